@@ -1,0 +1,1 @@
+"""Choices of one group of settings, a file each."""

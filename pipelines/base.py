@@ -1,0 +1,78 @@
+"""The base of every task: optimizer, schedule, the guard against NaN, and what a checkpoint carries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor
+
+import ssmbio
+from ssmbio.errors import UserError
+from ssmbio.training.optimizer import parameter_groups
+
+CHECKPOINT_KEY = "ssmbio"
+
+
+class Pipeline(LightningModule):
+    """A task: a model, its loss and its measures.
+
+    Subclasses set `task_name` and write `loss(batch) -> Tensor` and the evaluation steps.
+
+    Args:
+        facts: what the datamodule knows and prediction will need; JSON-safe.
+        optimizer: makes an optimizer from parameter groups; None when the pipeline is built for prediction.
+        scheduler: makes a schedule from an optimizer and `total_steps`.
+
+    Attributes:
+        recipe: the configuration and facts this pipeline was built from, saved with every checkpoint.
+        seed: of everything random in training (dropout); set by the entry point.
+    """
+
+    task_name = ""
+
+    def __init__(
+        self,
+        facts: dict[str, Any],
+        optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+        scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None,
+    ) -> None:
+        super().__init__()
+        self.facts = facts
+        self.make_optimizer, self.make_scheduler = optimizer, scheduler
+        self.recipe: dict[str, Any] = {}
+        self.seed = 0
+
+    def loss(self, batch: dict[str, Tensor]) -> Tensor:
+        raise NotImplementedError
+
+    def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
+        # Every step draws from a stream of its own, so a resumed run repeats the uninterrupted one without any
+        # generator state in the checkpoint.
+        torch.manual_seed((self.seed * 1_000_003 + self.trainer.global_step) * 1_009 + self.trainer.global_rank)
+
+    def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
+        loss = self.loss(batch)
+        if not torch.isfinite(loss):
+            shown = ", ".join(str(int(i)) for i in batch["index"][:8])
+            raise UserError(
+                f"the loss is {float(loss)} at step {self.global_step} "
+                f"(epoch {self.current_epoch}, batch {batch_idx}, training records {shown}"
+                f"{', …' if len(batch['index']) > 8 else ''})",
+                mend="lower optimizer.lr, or look at these records; checkpoints/last.ckpt is from before it",
+            )
+        self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch["index"]))
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        assert self.make_optimizer is not None, "built for prediction: no optimizer"
+        optimizer = self.make_optimizer(parameter_groups(self))
+        if self.make_scheduler is None:
+            return optimizer
+        schedule = self.make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint[CHECKPOINT_KEY] = {"version": ssmbio.__version__, "task": self.task_name, **self.recipe}

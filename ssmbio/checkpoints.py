@@ -1,0 +1,85 @@
+"""Reading checkpoints: safely, with one line for whatever is wrong, and with all that prediction needs."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from ssmbio.build import build_pipeline, check_targets
+from ssmbio.errors import UserError
+from ssmbio.pipelines.base import CHECKPOINT_KEY, Pipeline
+
+
+def read_checkpoint(path: str | Path, task: str | None = None) -> dict[str, Any]:
+    """Load a checkpoint onto the CPU without running any code from it.
+
+    Args:
+        path: a `.ckpt` file, or a run folder, which means its `checkpoints/best.ckpt`.
+        task: the task the checkpoint must be of; None takes any.
+
+    Raises:
+        UserError: no such file, not a checkpoint, not one of ssmbio's, or one of another task.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / "checkpoints" / "best.ckpt"
+    if not path.is_file():
+        raise UserError("no such checkpoint", where=path, mend="give ckpt=<run folder>/checkpoints/best.ckpt")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+        raise UserError(
+            "not a checkpoint, or damaged", where=path, mend="give a .ckpt file that ssmbio.train wrote"
+        ) from error
+    if not isinstance(checkpoint, dict) or CHECKPOINT_KEY not in checkpoint or "state_dict" not in checkpoint:
+        raise UserError(
+            "a checkpoint, but not one of ssmbio", where=path, mend="give a .ckpt file that ssmbio.train wrote"
+        )
+    made_for = checkpoint[CHECKPOINT_KEY]["task"]
+    if task is not None and made_for != task:
+        raise UserError(f"a checkpoint of task {made_for}, not of {task}", where=path, mend=f"give one of {task}")
+    return checkpoint
+
+
+def load_pipeline(path: str | Path, task: str | None = None, trusted: tuple[str, ...] = ()) -> Pipeline:
+    """The trained pipeline of a checkpoint, on the CPU, in evaluation mode.
+
+    Args:
+        path, task: as for `read_checkpoint`.
+        trusted: full names of classes beside ours that the checkpoint may build.
+    """
+    checkpoint = read_checkpoint(path, task)
+    recipe = checkpoint[CHECKPOINT_KEY]
+    config = OmegaConf.create(recipe["config"])
+    check_targets(config.model, trusted)
+    check_targets(config.task, trusted)
+    pipeline = build_pipeline(config, recipe["facts"], training=False)
+    pipeline.load_state_dict(checkpoint["state_dict"])
+    return pipeline.eval()
+
+
+def initialize_from(pipeline: Pipeline, path: str | Path) -> None:
+    """Fine-tuning: copy everything but the head from a checkpoint into a new pipeline.
+
+    Raises:
+        UserError: another tokenizer, or a backbone of another shape.
+    """
+    checkpoint = read_checkpoint(path)
+    recipe = checkpoint[CHECKPOINT_KEY]
+    if recipe["facts"]["tokenizer"] != pipeline.facts["tokenizer"]:
+        raise UserError("its tokenizer differs from this run's", where=path, mend="choose the same data/tokenizer")
+    body = {name: value for name, value in checkpoint["state_dict"].items() if not name.startswith("head.")}
+    own = pipeline.state_dict()
+    for name, value in body.items():
+        if name not in own or own[name].shape != value.shape:
+            raise UserError(
+                f"its {name} {tuple(value.shape)} does not fit this model", where=path, mend="use the same model settings"
+            )
+    missing = [name for name in own if name not in body and not name.startswith("head.")]
+    if missing:
+        raise UserError(f"it has no {missing[0]}", where=path, mend="use the same model settings")
+    pipeline.load_state_dict(body, strict=False)

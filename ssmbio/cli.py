@@ -1,0 +1,133 @@
+"""What every entry point shares: Hydra composes the configuration, faults of the user become one line and exit code 1."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import re
+import sys
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import hydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ssmbio.errors import UserError
+
+CONFIG_PACKAGE = "pkg://ssmbio.conf"
+
+
+def run(config_name: str, command: Callable[[DictConfig], Any]) -> None:
+    """Parse the command line, compose `conf/<config_name>.yaml`, call `command`; exit with 1 on a user's fault."""
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, so that the message is ours to write
+    quiet_libraries()
+    entry = hydra.main(version_base="1.3", config_path=CONFIG_PACKAGE, config_name=config_name)(command)
+    try:
+        entry()
+    except UserError as error:
+        fail(str(error))
+    except (HydraException, OmegaConfBaseException) as error:
+        fail(explain_configuration_error(error, sys.argv[1:]))
+    except OSError as error:
+        if error.errno is None:
+            raise
+        fail(f"{error.filename or 'writing'}: {error.strerror}; free some space or choose another path, then run again.")
+    except KeyboardInterrupt:
+        fail("interrupted.", code=130)
+
+
+def fail(message: str, code: int = 1) -> None:
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(code)
+
+
+def quiet_libraries() -> None:
+    """Silence advice that is meant for authors of training scripts, not for who runs them."""
+    for name in ("lightning.pytorch", "lightning.fabric", "lightning.pytorch.utilities.rank_zero"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    for pattern in (
+        ".*does not have many workers.*",
+        ".*smaller than the logging interval.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*Experiment logs directory .* exists and is not empty.*",
+        ".*isinstance.treespec, LeafSpec.. is deprecated.*",
+        ".*litlogger.*",
+    ):
+        warnings.filterwarnings("ignore", message=pattern)
+
+
+def require_values(config: DictConfig) -> None:
+    """Raise for the first setting that is still `???`."""
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise UserError(f"{missing[0]} is not set", mend=f"add {missing[0]}=… to the command")
+
+
+def nearest(word: str, choices: Iterable[str]) -> str | None:
+    """The choice that looks most like `word`, by its last part first; None if none does."""
+    choices = sorted(choices)
+    found = difflib.get_close_matches(word, choices, n=1, cutoff=0.6)
+    if found:
+        return found[0]
+    leaf = word.rsplit(".", 1)[-1]
+    by_leaf = {choice.rsplit(".", 1)[-1]: choice for choice in choices}
+    found = difflib.get_close_matches(leaf, sorted(by_leaf), n=1, cutoff=0.6)
+    return by_leaf[found[0]] if found else None
+
+
+def explain_configuration_error(error: Exception, overrides: list[str]) -> str:
+    """One line for an error of composing or building the configuration; names the nearest valid key or option."""
+    text = str(error)
+    if match := re.search(r"Could not override '([^']+)'", text):
+        return _unknown_key(match[1], overrides)
+    if match := re.search(r"Could not (?:find|load) '?([\w/.@-]+)'?\.?\s+Available options in '([^']+)':\s*(.*)", text, re.S):
+        group, options = match[2], match[3].split()
+        wanted = match[1].rsplit("/", 1)[-1]
+        close = nearest(wanted, options)
+        hint = f"did you mean {group}={close}?" if close else "choose one of them"
+        return f"{group}={wanted} does not exist; {hint} Options of {group}: {', '.join(options)}."
+    if match := re.search(r"You must specify '([^']+)'.*Available options:\s*(.*)", text, re.S):
+        return f"{match[1]} is not set; add {match[1]}=<one of: {', '.join(match[2].split())}> to the command."
+    if match := re.search(r"Could not override '([^']+)'\.\s*No match in the defaults list", text):
+        return _unknown_key(match[1], overrides)
+    if error.__cause__ is not None and isinstance(error.__cause__, UserError):
+        return str(error.__cause__)
+    cause = error.__cause__ or error
+    lines = [line.strip() for line in f"{text}\n{cause if cause is not error else ''}".splitlines() if line.strip()]
+    return "; ".join(dict.fromkeys(line.rstrip(".") for line in lines)) + "."
+
+
+def _unknown_key(key: str, overrides: list[str]) -> str:
+    config = _compose_without(key, overrides)
+    close = nearest(key, _keys(config)) if config is not None else None
+    hint = f"did you mean {close}?" if close else "`--cfg job` prints every key."
+    return f"unknown key {key}; {hint}"
+
+
+def _compose_without(key: str, overrides: list[str]) -> DictConfig | None:
+    """The configuration of this command line less everything that sets `key`, to look for a neighbour in."""
+    kept = [text for text in overrides if not text.startswith("-") and text.lstrip("+~").split("=")[0] != key]
+    name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
+    try:
+        with hydra.initialize_config_module("ssmbio.conf", version_base="1.3"):
+            return hydra.compose(config_name=name, overrides=kept)
+    except (HydraException, OmegaConfBaseException):
+        return None
+
+
+def _keys(config: DictConfig, prefix: str = "") -> list[str]:
+    names = []
+    for name in config:
+        full = f"{prefix}{name}"
+        names.append(full)
+        child = None if OmegaConf.is_missing(config, name) else config._get_node(name)
+        if isinstance(child, DictConfig) and not child._is_none() and not child._is_interpolation():
+            names.extend(_keys(child, f"{full}."))
+    return names
+
+
+__all__ = ["explain_configuration_error", "fail", "nearest", "require_values", "run"]

@@ -1,0 +1,47 @@
+"""Bidirectional Mamba with tied projections (Caduceus, Schiff et al., arXiv 2403.03234, section 3.2)."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from ssmbio.mixers.base import Mixer
+from ssmbio.mixers.selective_ssm import SelectiveSSM
+
+
+class BiMamba(Mixer):
+    """Two selective SSMs, one from either end, between one in_proj and one out_proj.
+
+    out_proj is linear, so out_proj(y_f silu(z)) + out_proj(y_b silu(z)) is out_proj of the sum: both projections run
+    once. The backward direction scans from the end inside the kernels; nothing is flipped.
+
+    Args: as for `Mamba`.
+    """
+
+    causal = False
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: float = 2,
+        dt_rank: int | None = None,
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+    ) -> None:
+        super().__init__(d_model)
+        d_inner = int(expand * d_model)
+        dt_rank = dt_rank or math.ceil(d_model / 16)
+        self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
+        self.ssm_forward = SelectiveSSM(d_inner, d_state, d_conv, dt_rank, dt_min, dt_max)
+        self.ssm_backward = SelectiveSSM(d_inner, d_state, d_conv, dt_rank, dt_min, dt_max)
+        self.out_proj = nn.Linear(d_inner, d_model, bias=False)
+
+    def forward(self, x: Tensor, state: None = None, cu_seqlens: Tensor | None = None) -> tuple[Tensor, None]:
+        self.refuse_state(state)
+        x, z = self.in_proj(x).chunk(2, dim=-1)
+        y_forward, _ = self.ssm_forward(x, z, cu_seqlens=cu_seqlens)
+        y_backward, _ = self.ssm_backward(x, z, cu_seqlens=cu_seqlens, reverse=True)
+        return self.out_proj(y_forward + y_backward), None

@@ -1,0 +1,54 @@
+"""Mamba: an input-dependent diagonal state space behind a gate (Gu and Dao, arXiv 2312.00752, figure 3)."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from ssmbio.mixers.base import Mixer
+from ssmbio.mixers.selective_ssm import SelectiveSSM, SelectiveState
+
+
+class Mamba(Mixer):
+    """Causal Mamba layer: in_proj → [x, z]; convolution, scan and gate; out_proj.
+
+    Args:
+        d_model: D, channels in and out.
+        d_state: N, state size of each inner channel.
+        d_conv: taps of the short causal convolution, 2 to 8.
+        expand: inner channels are `expand * d_model`.
+        dt_rank: rank of the projection that makes Δ; None means ⌈d_model / 16⌉.
+        dt_min, dt_max: range of Δ at the start.
+    """
+
+    def __init__(
+        self,
+        d_model: int,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: float = 2,
+        dt_rank: int | None = None,
+        dt_min: float = 1e-3,
+        dt_max: float = 1e-1,
+    ) -> None:
+        super().__init__(d_model)
+        d_inner = int(expand * d_model)
+        self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
+        self.ssm = SelectiveSSM(d_inner, d_state, d_conv, dt_rank or math.ceil(d_model / 16), dt_min, dt_max)
+        self.out_proj = nn.Linear(d_inner, d_model, bias=False)
+
+    def forward(
+        self, x: Tensor, state: SelectiveState | None = None, cu_seqlens: Tensor | None = None
+    ) -> tuple[Tensor, SelectiveState]:
+        x, z = self.in_proj(x).chunk(2, dim=-1)
+        y, state = self.ssm(x, z, state, cu_seqlens)
+        return self.out_proj(y), state
+
+    def step(self, x: Tensor, state: SelectiveState) -> tuple[Tensor, SelectiveState]:
+        x, z = self.in_proj(x).chunk(2, dim=-1)
+        y, state = self.ssm.step(x, z, state)
+        return self.out_proj(y), state
+
+    def initial_state(self, batch_size: int) -> SelectiveState:
+        return self.ssm.initial_state(batch_size)

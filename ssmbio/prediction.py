@@ -1,0 +1,99 @@
+"""Classify a stream of records: windows, batches, both strands; memory does not grow with the input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssmbio.data.alphabet import reverse_complement
+from ssmbio.data.records import Record
+from ssmbio.errors import UserError
+from ssmbio.pipelines.dna_classify import DnaClassify
+from ssmbio.training.metrics import probabilities
+
+
+def windows(record: Record, window: int | None, stride: int | None) -> Iterator[Record]:
+    """Cut a record into windows, each with its place; the last one ends where the record ends.
+
+    Args:
+        window: bases; None, or a record that is no longer, gives the record itself.
+        stride: bases between the starts of windows; None is `window`.
+    """
+    length = len(record.sequence)
+    if window is None or length <= window:
+        yield record
+        return
+    starts = list(range(0, length - window + 1, stride or window))
+    if starts[-1] + window < length:
+        starts.append(length - window)
+    for start in starts:
+        # A record on the reverse strand runs backwards along its contig.
+        first = record.start + start if record.strand == "+" else record.end - start - window
+        sequence = record.sequence[start : start + window]
+        yield replace(record, sequence=sequence, start=first, end=first + window, label=None)
+
+
+def check_length(record: Record, max_length: int) -> Record:
+    """Raises UserError for a record longer than the model takes."""
+    if len(record.sequence) > max_length:
+        raise UserError(
+            f"record {record.name} has {len(record.sequence):,} bases, more than the model's maximum of {max_length:,}",
+            mend=f"cut it into windows: window={max_length}",
+        )
+    return record
+
+
+def batches(records: Iterable[Record], size: int) -> Iterator[list[Record]]:
+    """Lists of up to `size` consecutive records."""
+    iterator = iter(records)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+class Predictor:
+    """Probabilities of records under a trained classifier.
+
+    Args:
+        pipeline: on the CPU; it moves to `device`.
+        device: auto, cpu or cuda.
+        precision: auto (bf16 autocast on a GPU that has it) or float32.
+        both_strands: average the probabilities of a sequence and its reverse complement.
+    """
+
+    def __init__(
+        self, pipeline: DnaClassify, device: str = "auto", precision: str = "auto", both_strands: bool = False
+    ) -> None:
+        if device not in ("auto", "cpu", "cuda"):
+            raise UserError(f"device={device} is unknown", mend="choose auto, cpu or cuda")
+        if precision not in ("auto", "float32"):
+            raise UserError(f"precision={precision} is unknown", mend="choose auto or float32")
+        if device == "cuda" and not torch.cuda.is_available():
+            raise UserError("device=cuda, but torch sees no GPU", mend="use device=cpu")
+        self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
+        self.autocast = precision == "auto" and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
+        self.pipeline = pipeline.to(self.device).eval()
+        self.both_strands = both_strands
+
+    def __call__(self, records: list[Record]) -> Tensor:
+        """B records → (B, C) probabilities, float32 on the CPU."""
+        scores = self._scores([record.sequence for record in records])
+        if self.both_strands:
+            scores = (scores + self._scores([reverse_complement(record.sequence) for record in records])) / 2
+        return scores
+
+    @torch.inference_mode()
+    def _scores(self, sequences: list[bytes]) -> Tensor:
+        tokenizer = self.pipeline.tokenizer
+        encoded = [tokenizer.encode(sequence) for sequence in sequences]
+        lengths = torch.tensor([len(ids) for ids in encoded])
+        ids = np.full((len(encoded), int(lengths.max())), tokenizer.pad_id, dtype=np.int64)
+        for row, values in zip(ids, encoded, strict=True):
+            row[: len(values)] = values
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
+            logits = self.pipeline(torch.from_numpy(ids).to(self.device), lengths.to(self.device))
+        return probabilities(logits, self.pipeline.problem).cpu()

@@ -1,0 +1,105 @@
+"""`python -m ssmbio.train task=…`: train, test the best checkpoint, and leave a run folder behind."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from lightning.pytorch import seed_everything
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from ssmbio import cli
+from ssmbio.build import build_pipeline
+from ssmbio.checkpoints import initialize_from, read_checkpoint
+from ssmbio.errors import UserError
+from ssmbio.evaluation import run_test
+from ssmbio.files import whole_file
+from ssmbio.training.pictures import learning_curves
+from ssmbio.training.results import count_parameters, print_metrics, write_metrics
+from ssmbio.training.setup import build_enabled, build_trainer
+from ssmbio.training.throughput import Throughput
+
+
+def train(config: DictConfig) -> float | None:
+    """Run one training; returns the best value of the monitored measure, which Hydra's sweepers optimize."""
+    started = time.perf_counter()
+    config = resumed_config(config)
+    cli.require_values(config)
+    run_dir = claim_run_dir(config)
+    resume = resume_path(config, run_dir)
+
+    seed_everything(config.seed, workers=True, verbose=False)
+    datamodule = instantiate(config.data.datamodule)
+    datamodule.setup("fit")
+    pipeline = build_pipeline(config, datamodule.facts())
+    pipeline.seed = config.seed
+    if config.init_from:
+        initialize_from(pipeline, config.init_from)
+
+    with whole_file(run_dir / "config.yaml") as file:
+        file.write(OmegaConf.to_yaml(config))
+    throughput = Throughput()
+    trainer = build_trainer(
+        config, [*build_enabled(config.callbacks), throughput], build_enabled(config.logger)
+    )
+    trainer.fit(pipeline, datamodule=datamodule, ckpt_path=resume, weights_only=True)
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+    facts = {
+        "parameters": count_parameters(pipeline),
+        "epochs": trainer.current_epoch,
+        "train/sequences_per_second": throughput.sequences_per_second,
+    }
+    logs = sorted((run_dir / "logs").rglob("metrics.csv"), key=lambda path: path.stat().st_mtime)
+    learning_curves(run_dir / "pictures" / "learning_curves.png", logs)
+    best = run_dir / "checkpoints" / "best.ckpt"
+    metrics = run_test(trainer, pipeline, datamodule, best, run_dir) if datamodule.test is not None else {}
+    best_score = trainer.checkpoint_callback.best_model_score if trainer.checkpoint_callback else None
+    metrics |= {**facts, "seconds": time.perf_counter() - started}
+    write_metrics(run_dir / "metrics.json", metrics)
+    print_metrics(metrics, f"{config.task_name}: test set, best checkpoint", run_dir)
+    return float(best_score) if best_score is not None else None
+
+
+def resumed_config(config: DictConfig) -> DictConfig:
+    """`ckpt=last run_dir=…` alone takes the configuration the run was started with, and what the command line adds."""
+    saved = Path(config.run_dir) / "config.yaml" if config.ckpt and not OmegaConf.is_missing(config, "run_dir") else None
+    if saved is None or not OmegaConf.is_missing(config, "task") and config.task is not None:
+        return config
+    if not saved.is_file():
+        raise UserError("no such file, so there is no run to resume", where=saved, mend="give run_dir=<the run's folder>")
+    overrides = [text for text in HydraConfig.get().overrides.task if "=" in text and not text.startswith("~")]
+    return OmegaConf.merge(OmegaConf.load(saved), OmegaConf.from_dotlist([text.lstrip("+") for text in overrides]))
+
+
+def claim_run_dir(config: DictConfig) -> Path:
+    """Fix `run_dir` for this run (its default holds the time); each job of a sweep gets a folder of its own."""
+    run_dir = Path(config.run_dir)
+    hydra = HydraConfig.get()
+    if hydra.mode == RunMode.MULTIRUN:
+        run_dir = run_dir / str(hydra.job.num)
+    with open_dict(config):
+        config.run_dir = str(run_dir)
+    return run_dir
+
+
+def resume_path(config: DictConfig, run_dir: Path) -> Path | None:
+    """The checkpoint to go on from: `ckpt=last` or `best` of this run, or a file; None for a fresh start."""
+    if not config.ckpt:
+        return None
+    named = config.ckpt in ("last", "best")
+    path = run_dir / "checkpoints" / f"{config.ckpt}.ckpt" if named else Path(config.ckpt)
+    read_checkpoint(path, config.task_name)
+    return path
+
+
+def main() -> None:
+    cli.run("train", train)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,34 @@
+"""Learning-rate schedules, as a factor of the step."""
+
+from __future__ import annotations
+
+import math
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
+
+
+def cosine_with_warmup(optimizer: Optimizer, total_steps: int, warmup: float = 0.1, minimum: float = 0.0) -> LambdaLR:
+    """Linear rise from 0, then half a cosine down (Loshchilov and Hutter, arXiv 1608.03983).
+
+    Args:
+        optimizer: its groups keep the ratios of their learning rates.
+        total_steps: optimizer steps of the whole run.
+        warmup: steps of the rise; below 1, a fraction of `total_steps`.
+        minimum: factor of the learning rate at the end.
+    """
+    rise = round(warmup * total_steps) if warmup < 1 else int(warmup)
+
+    def factor(step: int) -> float:
+        if step < rise:
+            return (step + 1) / (rise + 1)
+        progress = min(1.0, (step - rise) / max(1, total_steps - rise))
+        return minimum + (1 - minimum) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    return LambdaLR(optimizer, factor)
+
+
+def constant_with_warmup(optimizer: Optimizer, total_steps: int, warmup: float = 0.0) -> LambdaLR:
+    """Linear rise from 0, then flat. Arguments as for `cosine_with_warmup`."""
+    rise = round(warmup * total_steps) if warmup < 1 else int(warmup)
+    return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (rise + 1)))
