@@ -63,7 +63,8 @@ class Pipeline(LightningModule):
                 f"{', …' if len(batch['index']) > 8 else ''})",
                 mend="lower optimizer.lr, or look at these records; checkpoints/last.ckpt is from before it",
             )
-        self.log("train/loss", loss, on_step=True, on_epoch=True, prog_bar=True, batch_size=len(batch["index"]))
+        self.log("loss", loss, prog_bar=True, logger=False)
+        self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(batch["index"]))
         return loss
 
     def configure_optimizers(self) -> Any:

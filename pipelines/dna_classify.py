@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from ssmbio.backbones import Stack
 from ssmbio.data.batches import Batch
-from ssmbio.data.tokenizers import tokenizer_from_spec
+from ssmbio.data.tokenizers import CharacterTokenizer, tokenizer_from_spec
+from ssmbio.errors import UserError
 from ssmbio.heads import ClassificationHead
 from ssmbio.packing import offsets, pack, unpack, valid_positions
 from ssmbio.pipelines.base import Pipeline
@@ -25,6 +26,8 @@ class DnaClassify(Pipeline):
         facts: tokenizer, labels, problem (binary, multiclass, multilabel), max_length, and class_weights or None.
         pooling, head_dropout: see `ClassificationHead`.
         label_smoothing: in [0, 1).
+        both_strands: evaluate and predict with the mean of the logits of a sequence and its reverse complement
+            ("post-hoc conjoining", Caduceus, section 4.2).
         optimizer, scheduler: see `Pipeline`.
     """
 
@@ -37,6 +40,7 @@ class DnaClassify(Pipeline):
         pooling: str = "mean",
         head_dropout: float = 0.0,
         label_smoothing: float = 0.0,
+        both_strands: bool = False,
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None,
     ) -> None:
@@ -45,6 +49,7 @@ class DnaClassify(Pipeline):
         self.labels: list[str] = facts["labels"]
         self.problem: str = facts["problem"]
         self.label_smoothing = label_smoothing
+        self.set_both_strands(both_strands)
         self.embedding = nn.Embedding(self.tokenizer.vocab_size, backbone.d_model)
         nn.init.normal_(self.embedding.weight, std=0.02)
         self.backbone = backbone
@@ -64,6 +69,19 @@ class DnaClassify(Pipeline):
             x = unpack(x, valid)
         return self.head(x, valid)
 
+    def set_both_strands(self, both_strands: bool) -> None:
+        """Raises UserError if the tokenizer has no complement for each id."""
+        if both_strands and not isinstance(self.tokenizer, CharacterTokenizer):
+            raise UserError("both_strands needs one id a letter", mend="choose data/tokenizer=character")
+        self.both_strands = both_strands
+
+    def infer(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Logits as evaluation and prediction use them: of one strand, or the mean of both; shapes as for `forward`."""
+        logits = self(ids, lengths)
+        if self.both_strands:
+            logits = (logits + self(reverse_complement_ids(ids, lengths), lengths)) / 2
+        return logits
+
     def loss(self, batch: Batch) -> Tensor:  # type: ignore[override]
         logits = self(batch["ids"], batch["lengths"])
         return classification_loss(logits, batch["labels"], self.problem, self.class_weights, self.label_smoothing)
@@ -81,7 +99,7 @@ class DnaClassify(Pipeline):
         self.test_outputs = self._report("test")
 
     def _collect(self, batch: Batch, split: str) -> None:
-        self.predictions[split].update(batch["index"], self(batch["ids"], batch["lengths"]), batch["labels"])
+        self.predictions[split].update(batch["index"], self.infer(batch["ids"], batch["lengths"]), batch["labels"])
 
     def _report(self, split: str) -> tuple[Tensor, Tensor, Tensor]:
         """Log the measures of a split; returns its (index, logits, labels) on the CPU."""
@@ -89,5 +107,14 @@ class DnaClassify(Pipeline):
         self.predictions[split].reset()
         loss = classification_loss(logits, labels, self.problem)
         values = {"loss": float(loss), **classification_metrics(logits, labels, self.problem)}
-        self.log_dict({f"{split}/{name}": value for name, value in values.items()}, prog_bar=split == "val")
+        for name, value in values.items():
+            self.log(f"{split}/{name}", value, prog_bar=split == "val" and name in ("loss", "auroc"))
         return index, logits, labels
+
+
+def reverse_complement_ids(ids: Tensor, lengths: Tensor) -> Tensor:
+    """Other strand of padded batches of the character tokenizer: ids (B, L), lengths (B,) → (B, L), padding in place."""
+    complement = torch.from_numpy(CharacterTokenizer.complement_ids.astype("int64")).to(ids.device)
+    position = torch.arange(ids.shape[1], device=ids.device)
+    source = torch.where(position < lengths[:, None], lengths[:, None] - 1 - position, position)
+    return complement[ids.gather(1, source)]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import logging
 import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import hydra
-from hydra.errors import HydraException
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, InstantiationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -25,13 +28,26 @@ def run(config_name: str, command: Callable[[DictConfig], Any]) -> None:
     """Parse the command line, compose `conf/<config_name>.yaml`, call `command`; exit with 1 on a user's fault."""
     os.environ["HYDRA_FULL_ERROR"] = "1"  # makes Hydra raise, so that the message is ours to write
     quiet_libraries()
-    entry = hydra.main(version_base="1.3", config_path=CONFIG_PACKAGE, config_name=config_name)(command)
+
+    @functools.wraps(command)
+    def guarded(config: DictConfig) -> Any:
+        # Caught here and not around Hydra, which would print a line of its own first.
+        with one_line_errors(config_name):
+            return command(config)
+
+    with one_line_errors(config_name):
+        hydra.main(version_base="1.3", config_path=CONFIG_PACKAGE, config_name=config_name)(guarded)()
+
+
+@contextmanager
+def one_line_errors(config_name: str) -> Iterator[None]:
+    """Turn faults of the user into one line on standard error and exit code 1; let faults of ours through."""
     try:
-        entry()
+        yield
     except UserError as error:
         fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
-        fail(explain_configuration_error(error, sys.argv[1:]))
+        fail(explain_configuration_error(error, config_name, sys.argv[1:]))
     except OSError as error:
         if error.errno is None:
             raise
@@ -62,9 +78,18 @@ def quiet_libraries() -> None:
 
 def require_values(config: DictConfig) -> None:
     """Raise for the first setting that is still `???`."""
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise UserError(f"{missing[0]} is not set", mend=f"add {missing[0]}=… to the command")
+    for key in missing_keys(config):
+        raise UserError(f"{key} is not set", mend=f"add {key}=… to the command")
+
+
+def missing_keys(config: DictConfig) -> list[str]:
+    """Settings that are `???` themselves (OmegaConf's own function fails on references to such)."""
+    return [key for key in _keys(config) if OmegaConf.is_missing(*_parent(config, key))]
+
+
+def _parent(config: DictConfig, key: str) -> tuple[DictConfig, str]:
+    path, _, name = key.rpartition(".")
+    return (OmegaConf.select(config, path) if path else config), name
 
 
 def nearest(word: str, choices: Iterable[str]) -> str | None:
@@ -79,11 +104,11 @@ def nearest(word: str, choices: Iterable[str]) -> str | None:
     return by_leaf[found[0]] if found else None
 
 
-def explain_configuration_error(error: Exception, overrides: list[str]) -> str:
+def explain_configuration_error(error: Exception, config_name: str, overrides: list[str]) -> str:
     """One line for an error of composing or building the configuration; names the nearest valid key or option."""
     text = str(error)
     if match := re.search(r"Could not override '([^']+)'", text):
-        return _unknown_key(match[1], overrides)
+        return _unknown_key(match[1], config_name, overrides)
     if match := re.search(r"Could not (?:find|load) '?([\w/.@-]+)'?\.?\s+Available options in '([^']+)':\s*(.*)", text, re.S):
         group, options = match[2], match[3].split()
         wanted = match[1].rsplit("/", 1)[-1]
@@ -93,28 +118,30 @@ def explain_configuration_error(error: Exception, overrides: list[str]) -> str:
     if match := re.search(r"You must specify '([^']+)'.*Available options:\s*(.*)", text, re.S):
         return f"{match[1]} is not set; add {match[1]}=<one of: {', '.join(match[2].split())}> to the command."
     if match := re.search(r"Could not override '([^']+)'\.\s*No match in the defaults list", text):
-        return _unknown_key(match[1], overrides)
-    if error.__cause__ is not None and isinstance(error.__cause__, UserError):
-        return str(error.__cause__)
+        return _unknown_key(match[1], config_name, overrides)
+    if isinstance(error, InstantiationException) and error.__cause__ is not None:
+        key = re.search(r"full_key: (\S+)", text)
+        own = isinstance(error.__cause__, UserError) or key is None
+        return str(error.__cause__) if own else f"{key[1]}: {error.__cause__}."
     cause = error.__cause__ or error
     lines = [line.strip() for line in f"{text}\n{cause if cause is not error else ''}".splitlines() if line.strip()]
     return "; ".join(dict.fromkeys(line.rstrip(".") for line in lines)) + "."
 
 
-def _unknown_key(key: str, overrides: list[str]) -> str:
-    config = _compose_without(key, overrides)
+def _unknown_key(key: str, config_name: str, overrides: list[str]) -> str:
+    config = _compose_without(key, config_name, overrides)
     close = nearest(key, _keys(config)) if config is not None else None
     hint = f"did you mean {close}?" if close else "`--cfg job` prints every key."
     return f"unknown key {key}; {hint}"
 
 
-def _compose_without(key: str, overrides: list[str]) -> DictConfig | None:
+def _compose_without(key: str, config_name: str, overrides: list[str]) -> DictConfig | None:
     """The configuration of this command line less everything that sets `key`, to look for a neighbour in."""
     kept = [text for text in overrides if not text.startswith("-") and text.lstrip("+~").split("=")[0] != key]
-    name = os.path.splitext(os.path.basename(sys.argv[0]))[0]
+    GlobalHydra.instance().clear()
     try:
         with hydra.initialize_config_module("ssmbio.conf", version_base="1.3"):
-            return hydra.compose(config_name=name, overrides=kept)
+            return hydra.compose(config_name=config_name, overrides=kept)
     except (HydraException, OmegaConfBaseException):
         return None
 
@@ -124,8 +151,8 @@ def _keys(config: DictConfig, prefix: str = "") -> list[str]:
     for name in config:
         full = f"{prefix}{name}"
         names.append(full)
-        child = None if OmegaConf.is_missing(config, name) else config._get_node(name)
-        if isinstance(child, DictConfig) and not child._is_none() and not child._is_interpolation():
+        child = config._get_node(name)
+        if isinstance(child, DictConfig) and not (child._is_none() or child._is_interpolation() or child._is_missing()):
             names.extend(_keys(child, f"{full}."))
     return names
 

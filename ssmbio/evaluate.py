@@ -22,7 +22,7 @@ from ssmbio.training.setup import build_enabled, build_trainer
 def evaluate(config: DictConfig) -> dict[str, float]:
     """Test, write `metrics.json`, predictions and pictures into `run_dir`; returns the measures."""
     if OmegaConf.is_missing(config, "ckpt"):
-        raise UserError("ckpt is not set", mend="add ckpt=<a .ckpt file or a run folder> to the command")
+        raise UserError("ckpt is not set", mend="add ckpt=… to the command: a .ckpt file or a run folder")
     seed_everything(config.seed, workers=True, verbose=False)
     pipeline = cast(DnaClassify, load_pipeline(config.ckpt, "dna_classify", tuple(config.trust)))
     datamodule = instantiate(
@@ -50,9 +50,9 @@ def data_config(config: DictConfig, pipeline: DnaClassify) -> DictConfig:
     else:
         data = config.data
         # Only the test set is read: what training alone needs may stay unset.
-        for key in sorted(OmegaConf.missing_keys(data)):
+        for key in cli.missing_keys(data):
             if key == "test":
-                cli.require_values(config)
+                raise UserError("data.test is not set", mend="add data.test=… to the command")
             OmegaConf.update(data, key, None)
     return data.datamodule
 

@@ -6,11 +6,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from itertools import islice
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from ssmbio.data.alphabet import reverse_complement
+from ssmbio.data.batches import Collate, Example
 from ssmbio.data.records import Record
 from ssmbio.errors import UserError
 from ssmbio.pipelines.dna_classify import DnaClassify
@@ -62,11 +61,11 @@ class Predictor:
         pipeline: on the CPU; it moves to `device`.
         device: auto, cpu or cuda.
         precision: auto (bf16 autocast on a GPU that has it) or float32.
-        both_strands: average the probabilities of a sequence and its reverse complement.
+        both_strands: average the logits of a sequence and its reverse complement; None does as in training.
     """
 
     def __init__(
-        self, pipeline: DnaClassify, device: str = "auto", precision: str = "auto", both_strands: bool = False
+        self, pipeline: DnaClassify, device: str = "auto", precision: str = "auto", both_strands: bool | None = None
     ) -> None:
         if device not in ("auto", "cpu", "cuda"):
             raise UserError(f"device={device} is unknown", mend="choose auto, cpu or cuda")
@@ -77,23 +76,15 @@ class Predictor:
         self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
         self.autocast = precision == "auto" and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         self.pipeline = pipeline.to(self.device).eval()
-        self.both_strands = both_strands
-
-    def __call__(self, records: list[Record]) -> Tensor:
-        """B records → (B, C) probabilities, float32 on the CPU."""
-        scores = self._scores([record.sequence for record in records])
-        if self.both_strands:
-            scores = (scores + self._scores([reverse_complement(record.sequence) for record in records])) / 2
-        return scores
+        if both_strands is not None:
+            pipeline.set_both_strands(both_strands)
+        self.collate = Collate(pipeline.tokenizer.pad_id)
 
     @torch.inference_mode()
-    def _scores(self, sequences: list[bytes]) -> Tensor:
-        tokenizer = self.pipeline.tokenizer
-        encoded = [tokenizer.encode(sequence) for sequence in sequences]
-        lengths = torch.tensor([len(ids) for ids in encoded])
-        ids = np.full((len(encoded), int(lengths.max())), tokenizer.pad_id, dtype=np.int64)
-        for row, values in zip(ids, encoded, strict=True):
-            row[: len(values)] = values
+    def __call__(self, records: list[Record]) -> Tensor:
+        """B records → (B, C) probabilities, float32 on the CPU."""
+        encode = self.pipeline.tokenizer.encode
+        batch = self.collate([Example(encode(r.sequence), None, None, i) for i, r in enumerate(records)])
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            logits = self.pipeline(torch.from_numpy(ids).to(self.device), lengths.to(self.device))
+            logits = self.pipeline.infer(batch["ids"].to(self.device), batch["lengths"].to(self.device))
         return probabilities(logits, self.pipeline.problem).cpu()

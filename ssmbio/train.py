@@ -27,6 +27,8 @@ def train(config: DictConfig) -> float | None:
     """Run one training; returns the best value of the monitored measure, which Hydra's sweepers optimize."""
     started = time.perf_counter()
     config = resumed_config(config)
+    if config.get("task") is None:
+        raise UserError("task is not set", mend="add task=dna_classify to the command; --help lists the tasks")
     cli.require_values(config)
     run_dir = claim_run_dir(config)
     resume = resume_path(config, run_dir)
@@ -67,9 +69,12 @@ def train(config: DictConfig) -> float | None:
 
 def resumed_config(config: DictConfig) -> DictConfig:
     """`ckpt=last run_dir=…` alone takes the configuration the run was started with, and what the command line adds."""
-    saved = Path(config.run_dir) / "config.yaml" if config.ckpt and not OmegaConf.is_missing(config, "run_dir") else None
-    if saved is None or not OmegaConf.is_missing(config, "task") and config.task is not None:
+    if not config.ckpt or config.get("task") is not None:
         return config
+    named = [text for text in HydraConfig.get().overrides.task if text.startswith("run_dir=")]
+    if not named:
+        raise UserError("which run to resume is not said", mend="add run_dir=<the run's folder> to the command")
+    saved = Path(config.run_dir) / "config.yaml"
     if not saved.is_file():
         raise UserError("no such file, so there is no run to resume", where=saved, mend="give run_dir=<the run's folder>")
     overrides = [text for text in HydraConfig.get().overrides.task if "=" in text and not text.startswith("~")]

@@ -1,0 +1,54 @@
+"""`python -m ssmbio.baseline data=…`: what k-mer counts and logistic regression reach on the same split."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import numpy as np
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig
+
+from ssmbio import cli
+from ssmbio.errors import UserError
+from ssmbio.training.metrics import classification_metrics
+
+
+def baseline(config: DictConfig) -> dict[str, float]:
+    """Fit on train, choose the regularization on val, print the test measures as JSON."""
+    if config.get("data") is None:
+        raise UserError("no data is chosen", mend="add data=<group>, as in data=table data.train=<file>")
+    cli.require_values(config)
+    try:
+        from ssmbio.kmers import KmerBaseline
+    except ImportError as error:
+        raise UserError("scikit-learn is not installed", mend="pip install scikit-learn") from error
+    started = time.perf_counter()
+    datamodule = instantiate(config.data.datamodule)
+    datamodule.setup("fit")
+    if datamodule.test is None:
+        raise UserError("this data has no test set", mend="give one, as in data=table data.test=<file>")
+    if datamodule.problem == "multilabel":
+        raise UserError("several labels a record", mend="the k-mer baseline needs one label a record")
+    sequences, labels = {}, {}
+    for name in ("train", "val", "test"):
+        split = getattr(datamodule, name)
+        sequences[name] = [split.record(i).sequence for i in range(len(split))]
+        labels[name] = split.labels
+    model = KmerBaseline(config.smallest, config.largest)
+    model.fit(sequences["train"], labels["train"], sequences["val"], labels["val"])
+    logits = torch.from_numpy(np.log(model.scores(sequences["test"]) + 1e-12))
+    measured = classification_metrics(logits, torch.from_numpy(labels["test"]), datamodule.problem)
+    metrics = {f"test/{name}": value for name, value in measured.items()}
+    metrics |= {"strength": model.strength, "seconds": time.perf_counter() - started}
+    print(json.dumps(metrics, indent=2))
+    return metrics
+
+
+def main() -> None:
+    cli.run("baseline", baseline)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""The classifier as a function of sequences: what stands beside them changes nothing."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import pytest
+import torch
+
+from ssmbio.backbones import Stack
+from ssmbio.data.tokenizers import CharacterTokenizer
+from ssmbio.mixers import BiMamba, Mamba
+from ssmbio.pipelines import DnaClassify
+
+BACKBONES = {
+    "mamba": partial(Stack, mixer=partial(Mamba, d_state=4)),
+    "bimamba": partial(Stack, mixer=partial(BiMamba, d_state=4)),
+    "bidirectional_mamba": partial(Stack, mixer=partial(Mamba, d_state=4), bidirectional=True),
+}
+
+
+def classifier(backbone: str = "bimamba", pooling: str = "mean", labels=("a", "b", "c"), problem="multiclass"):
+    torch.manual_seed(0)
+    facts = {"tokenizer": CharacterTokenizer().spec(), "labels": list(labels), "problem": problem, "max_length": 1000}
+    return DnaClassify(BACKBONES[backbone](8, 2), facts, pooling=pooling).eval()
+
+
+def batch_of(sequences: list[torch.Tensor], padding: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    lengths = torch.tensor([len(sequence) for sequence in sequences])
+    ids = torch.full((len(sequences), int(lengths.max()) + padding), 4)
+    for row, sequence in zip(ids, sequences, strict=True):
+        row[: len(sequence)] = sequence
+    return ids, lengths
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last", "max", "attention"])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_logits_are_the_same_alone_beside_longer_ones_and_for_any_padding(backbone, pooling):
+    model = classifier(backbone, pooling)
+    sequences = [torch.randint(7, 11, (n,)) for n in (1, 9, 130, 40)]
+    alone = torch.cat([model(*batch_of([sequence])) for sequence in sequences])
+    together = model(*batch_of(sequences))
+    padded = model(*batch_of(sequences, padding=37))
+    torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
+    torch.testing.assert_close(padded, alone, rtol=0, atol=1e-5)
+    assert (alone[1] - alone[2]).abs().max() > 1e-3  # the logits do depend on the sequence
+
+
+def test_gradients_do_not_see_padding():
+    model = classifier()
+    sequences = [torch.randint(7, 11, (n,)) for n in (5, 30)]
+    gradients = []
+    for padding in (0, 20):
+        model.zero_grad()
+        model(*batch_of(sequences, padding)).square().sum().backward()
+        gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-6)
+    pad_row = model.embedding.weight.grad[4]
+    assert pad_row.abs().max() == 0
+
+
+def test_probabilities_fit_the_problem():
+    from ssmbio.training.metrics import probabilities
+
+    batch = batch_of([torch.randint(7, 11, (20,))])
+    binary = probabilities(classifier(labels=("no", "yes"), problem="binary")(*batch), "binary")
+    several = probabilities(classifier(problem="multilabel")(*batch), "multilabel")
+    torch.testing.assert_close(binary.sum(1), torch.ones(1))
+    assert several.shape == (1, 3)
+    assert ((several > 0) & (several < 1)).all()

@@ -1,0 +1,85 @@
+"""The command line: help that helps, and one line for every mistake."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+
+@pytest.fixture
+def command(monkeypatch, capsys, tmp_path):
+    """Runs an entry point as `python -m` does, in an empty folder; gives (exit code, standard output, error)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(name: str, *arguments: str) -> tuple[int, str, str]:
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        code = 0
+        try:
+            importlib.import_module(f"ssmbio.{name}").main()
+        except SystemExit as exit_:
+            code = exit_.code or 0
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["task=dna_classify", "trainer.max_epoch=3"], ["trainer.max_epoch", "did you mean trainer.max_epochs"]),
+        (["task=dna_classify", "optimizer.learning_rat=3"], ["unknown key optimizer.learning_rat"]),
+        (["task=dna_classify", "trainr.max_epochs=3"], ["did you mean trainer.max_epochs"]),
+        (["task=dna_classify", "modle=stack"], ["modle", "did you mean model"]),
+        (["task=dna_clasify"], ["task=dna_clasify does not exist", "did you mean task=dna_classify"]),
+        (["task=dna_classify", "model/mixer=mambo"], ["did you mean model/mixer=mamba"]),
+        ([], ["task is not set", "task=dna_classify"]),
+        (["task=dna_classify", "data=table"], ["data.train is not set", "data.train=…"]),
+        (["task=dna_classify", "trainer.max_epochs"], ["trainer.max_epochs"]),
+        (["task=dna_classify", "model.bidirectional=true"], ["model.bidirectional=false"]),
+        (["task=dna_classify", "task.pooling=median"], ["mean, last, max, attention"]),
+        (["ckpt=last", "run_dir=nowhere"], ["nowhere", "run_dir"]),
+        (["ckpt=last"], ["run_dir"]),
+        (["task=dna_classify", "init_from=nothing.ckpt"], ["nothing.ckpt", "no such checkpoint"]),
+    ],
+)
+def test_mistakes_on_the_command_line_get_one_line(command, arguments, words, tmp_path):
+    code, _, error = command("train", *arguments)
+    lines = [line for line in error.splitlines() if line.strip()]
+    assert code == 1
+    assert len(lines) == 1, error
+    assert lines[0].startswith("error: ")
+    for word in words:
+        assert word in lines[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "baseline"])
+def test_help_names_the_command_and_every_key(command, name):
+    code, output, _ = command(name, "--help")
+    assert code == 0
+    assert f"python -m ssmbio.{name}" in output
+    expected = {"train": ("run_dir", "init_from", "task: dna_classify"), "predict": ("window", "both_strands")}
+    for key in expected.get(name, ()):
+        assert key in output
+
+
+def test_cfg_job_prints_the_whole_configuration(command, tmp_path):
+    code, output, _ = command("train", "task=dna_classify", "model.d_model=48", "--cfg", "job")
+    assert code == 0
+    assert "d_model: 48" in output
+    assert "_target_: ssmbio.mixers.BiMamba" in output
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_python_dash_m_prints_no_traceback(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "ssmbio.train", "task=dna_clasify"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert result.returncode == 1
+    assert result.stderr.count("\n") == 1
+    assert "did you mean task=dna_classify" in result.stderr
