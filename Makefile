@@ -20,10 +20,15 @@ train: install
 test: install
 	$(BIN)/python -m pytest $(ARGS)
 
+# mypy does not follow `__path__`, so it is shown the tree as it is installed: one package, made of links.
+TYPES := $(VENV)/types/ssmbio
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
+	rm -rf $(TYPES) && mkdir -p $(TYPES)
+	ln -s $(abspath $(wildcard ssmbio/*)) $(abspath conf data kernels pipelines) $(TYPES)
+	cd $(dir $(TYPES)) && $(abspath $(BIN)/mypy) --config-file $(abspath pyproject.toml) --package ssmbio
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info

@@ -12,6 +12,7 @@ from torch import Tensor
 import ssmbio
 from ssmbio.errors import UserError
 from ssmbio.training.optimizer import parameter_groups
+from ssmbio.training.schedule import training_steps
 
 CHECKPOINT_KEY = "ssmbio"
 
@@ -58,10 +59,10 @@ class Pipeline(LightningModule):
         if not torch.isfinite(loss):
             shown = ", ".join(str(int(i)) for i in batch["index"][:8])
             raise UserError(
-                f"the loss is {float(loss)} at step {self.global_step} "
+                f"the loss is {loss.item()} at step {self.global_step} "
                 f"(epoch {self.current_epoch}, batch {batch_idx}, training records {shown}"
                 f"{', …' if len(batch['index']) > 8 else ''})",
-                mend="lower optimizer.lr, or look at these records; checkpoints/last.ckpt is from before it",
+                mend="lower optimizer.lr, or look at these records",
             )
         self.log("loss", loss, prog_bar=True, logger=False)
         self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(batch["index"]))
@@ -72,7 +73,7 @@ class Pipeline(LightningModule):
         optimizer = self.make_optimizer(parameter_groups(self))
         if self.make_scheduler is None:
             return optimizer
-        schedule = self.make_scheduler(optimizer, total_steps=int(self.trainer.estimated_stepping_batches))
+        schedule = self.make_scheduler(optimizer, total_steps=training_steps(self.trainer, self.trainer.datamodule))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -77,7 +77,9 @@ def initialize_from(pipeline: Pipeline, path: str | Path) -> None:
     for name, value in body.items():
         if name not in own or own[name].shape != value.shape:
             raise UserError(
-                f"its {name} {tuple(value.shape)} does not fit this model", where=path, mend="use the same model settings"
+                f"its {name} {tuple(value.shape)} does not fit this model",
+                where=path,
+                mend="use the same model settings",
             )
     missing = [name for name in own if name not in body and not name.startswith("head.")]
     if missing:

@@ -51,7 +51,9 @@ def one_line_errors(config_name: str) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:
             raise
-        fail(f"{error.filename or 'writing'}: {error.strerror}; free some space or choose another path, then run again.")
+        fail(
+            f"{error.filename or 'writing'}: {error.strerror}; free some space or choose another path, then run again."
+        )
     except KeyboardInterrupt:
         fail("interrupted.", code=130)
 
@@ -109,7 +111,9 @@ def explain_configuration_error(error: Exception, config_name: str, overrides: l
     text = str(error)
     if match := re.search(r"Could not override '([^']+)'", text):
         return _unknown_key(match[1], config_name, overrides)
-    if match := re.search(r"Could not (?:find|load) '?([\w/.@-]+)'?\.?\s+Available options in '([^']+)':\s*(.*)", text, re.S):
+    if match := re.search(
+        r"Could not (?:find|load) '?([\w/.@-]+)'?\.?\s+Available options in '([^']+)':\s*(.*)", text, re.S
+    ):
         group, options = match[2], match[3].split()
         wanted = match[1].rsplit("/", 1)[-1]
         close = nearest(wanted, options)

@@ -34,7 +34,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     datamodule.setup("test")
     if datamodule.test is None:
         raise UserError("this data has no test set", mend="give one, as in data=table data.test=<file>")
-    run_dir = Path(config.run_dir)
+    run_dir = Path(str(config.run_dir))
     trainer = build_trainer(config, build_enabled(None), [])
     metrics = run_test(trainer, pipeline, datamodule, None, run_dir)
     write_metrics(run_dir / "metrics.json", metrics)

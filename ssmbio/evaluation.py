@@ -6,6 +6,7 @@ from pathlib import Path
 
 from lightning.pytorch import LightningDataModule, Trainer
 
+from ssmbio.checkpoints import read_checkpoint
 from ssmbio.pipelines.dna_classify import DnaClassify
 from ssmbio.training.metrics import probabilities
 from ssmbio.training.pictures import confusion_matrix, ranking_curves
@@ -23,12 +24,17 @@ def run_test(
     Returns:
         The measures, `test/accuracy`, `test/mcc` and so on.
     """
-    measured = trainer.test(pipeline, datamodule=datamodule, ckpt_path=ckpt, verbose=False, weights_only=True)[0]
+    if ckpt is not None:
+        # Not Lightning's `ckpt_path`: with a moving average it would put the last weights back in place of the mean.
+        pipeline.load_state_dict(read_checkpoint(ckpt)["state_dict"])
+    measured = trainer.test(pipeline, datamodule=datamodule, verbose=False)[0]
     index, logits, truth = pipeline.test_outputs
     scores = probabilities(logits, pipeline.problem)
     records = [datamodule.test.record(int(i)) for i in index]
     write_predictions(folder / "test_predictions.tsv", records, scores, truth, pipeline.labels, pipeline.problem)
     if pipeline.problem != "multilabel":
         confusion_matrix(folder / "pictures" / "confusion_matrix.png", scores.argmax(1), truth, pipeline.labels)
-    ranking_curves(folder / "pictures" / "roc_and_precision_recall.png", scores, truth, pipeline.labels, pipeline.problem)
+    ranking_curves(
+        folder / "pictures" / "roc_and_precision_recall.png", scores, truth, pipeline.labels, pipeline.problem
+    )
     return {name: float(value) for name, value in measured.items()}

@@ -44,9 +44,7 @@ def train(config: DictConfig) -> float | None:
     with whole_file(run_dir / "config.yaml") as file:
         file.write(OmegaConf.to_yaml(config))
     throughput = Throughput()
-    trainer = build_trainer(
-        config, [*build_enabled(config.callbacks), throughput], build_enabled(config.logger)
-    )
+    trainer = build_trainer(config, [*build_enabled(config.callbacks), throughput], build_enabled(config.logger))
     trainer.fit(pipeline, datamodule=datamodule, ckpt_path=resume, weights_only=True)
     if trainer.interrupted:
         raise KeyboardInterrupt
@@ -59,7 +57,8 @@ def train(config: DictConfig) -> float | None:
     logs = sorted((run_dir / "logs").rglob("metrics.csv"), key=lambda path: path.stat().st_mtime)
     learning_curves(run_dir / "pictures" / "learning_curves.png", logs)
     best = run_dir / "checkpoints" / "best.ckpt"
-    metrics = run_test(trainer, pipeline, datamodule, best, run_dir) if datamodule.test is not None else {}
+    ckpt = best if best.is_file() else None
+    metrics = run_test(trainer, pipeline, datamodule, ckpt, run_dir) if datamodule.test is not None else {}
     best_score = trainer.checkpoint_callback.best_model_score if trainer.checkpoint_callback else None
     metrics |= {**facts, "seconds": time.perf_counter() - started}
     write_metrics(run_dir / "metrics.json", metrics)
@@ -74,16 +73,18 @@ def resumed_config(config: DictConfig) -> DictConfig:
     named = [text for text in HydraConfig.get().overrides.task if text.startswith("run_dir=")]
     if not named:
         raise UserError("which run to resume is not said", mend="add run_dir=<the run's folder> to the command")
-    saved = Path(config.run_dir) / "config.yaml"
+    saved = Path(str(config.run_dir)) / "config.yaml"
     if not saved.is_file():
-        raise UserError("no such file, so there is no run to resume", where=saved, mend="give run_dir=<the run's folder>")
+        raise UserError(
+            "no such file, so there is no run to resume", where=saved, mend="give run_dir=<the run's folder>"
+        )
     overrides = [text for text in HydraConfig.get().overrides.task if "=" in text and not text.startswith("~")]
     return OmegaConf.merge(OmegaConf.load(saved), OmegaConf.from_dotlist([text.lstrip("+") for text in overrides]))
 
 
 def claim_run_dir(config: DictConfig) -> Path:
     """Fix `run_dir` for this run (its default holds the time); each job of a sweep gets a folder of its own."""
-    run_dir = Path(config.run_dir)
+    run_dir = Path(str(config.run_dir))
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.MULTIRUN:
         run_dir = run_dir / str(hydra.job.num)

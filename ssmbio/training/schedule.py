@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 
+from lightning.pytorch import LightningDataModule, Trainer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+
+from ssmbio.errors import UserError
 
 
 def cosine_with_warmup(optimizer: Optimizer, total_steps: int, warmup: float = 0.1, minimum: float = 0.0) -> LambdaLR:
@@ -32,3 +35,21 @@ def constant_with_warmup(optimizer: Optimizer, total_steps: int, warmup: float =
     """Linear rise from 0, then flat. Arguments as for `cosine_with_warmup`."""
     rise = round(warmup * total_steps) if warmup < 1 else int(warmup)
     return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (rise + 1)))
+
+
+def training_steps(trainer: Trainer, datamodule: LightningDataModule) -> int:
+    """Optimizer steps of the whole run.
+
+    Lightning's own `estimated_stepping_batches` sets the loader up before a checkpoint's state of it is read, so a run
+    resumed inside an epoch would start that epoch's data again.
+    """
+    batches = len(datamodule.train_dataloader())
+    limit = trainer.overfit_batches or trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
+    epochs = trainer.max_epochs if trainer.max_epochs is not None else -1
+    steps = math.ceil(batches / trainer.accumulate_grad_batches) * epochs if epochs >= 0 else math.inf
+    if trainer.max_steps >= 0:
+        steps = min(steps, trainer.max_steps)
+    if math.isinf(steps):
+        raise UserError("the length of the run is not set", mend="set trainer.max_epochs or trainer.max_steps")
+    return max(1, int(steps))

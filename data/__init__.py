@@ -1,0 +1,1 @@
+"""Sequences and labels: reading files, alphabets and tokenizers, batches. Knows nothing of models."""

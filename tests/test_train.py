@@ -1,0 +1,258 @@
+"""Training as its user meets it: files in, a run folder out, and back again after a kill."""
+
+from __future__ import annotations
+
+import csv
+import importlib
+import json
+import math
+import random
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+
+from ssmbio.checkpoints import load_pipeline, read_checkpoint
+from ssmbio.errors import UserError
+
+TINY = (
+    "task=dna_classify",
+    "data=table",
+    "data.train=train.csv",
+    "data.test=test.csv",
+    "model.d_model=8",
+    "model.n_layers=1",
+    "model.mixer.d_state=4",
+    "model.dropout=0.1",
+    "data.batch_size=8",
+    "callbacks.progress.enabled=false",
+    "trainer.accelerator=cpu",
+)
+
+
+def write_table(path: Path, records: int, seed: int, labels=("off", "on")) -> None:
+    """Ragged sequences; those of the last class hold a TATA box."""
+    random.seed(seed)
+    with open(path, "w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(["sequence", "label"])
+        for i in range(records):
+            bases = random.choices("ACGT", k=random.randint(20, 60))
+            if i % len(labels) == len(labels) - 1:
+                start = random.randint(0, len(bases) - 8)
+                bases[start : start + 8] = "TATAATAA"
+            table.writerow(["".join(bases), labels[i % len(labels)]])
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_table(tmp_path / "train.csv", 60, 0)
+    write_table(tmp_path / "test.csv", 24, 1)
+    return tmp_path
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    def command(name: str, *arguments: str) -> tuple[int, str]:
+        GlobalHydra.instance().clear()
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        try:
+            importlib.import_module(f"ssmbio.{name}").main()
+        except SystemExit as exit_:
+            return int(exit_.code or 0), capsys.readouterr().err
+        return 0, capsys.readouterr().out
+
+    return command
+
+
+def step_losses(run_dir: str) -> dict[int, float]:
+    """Training loss of each logged step, over all logs of a run."""
+    losses = {}
+    for log in sorted(Path(run_dir, "logs", "csv").glob("version_*/metrics.csv")):
+        for row in csv.DictReader(log.open()):
+            if row.get("train/loss_step"):
+                losses[int(row["step"])] = float(row["train/loss_step"])
+    return losses
+
+
+def test_a_run_folder_holds_what_it_promises(folder, run):
+    code, output = run("train", *TINY, "trainer.max_epochs=2", "run_dir=run")
+    assert code == 0
+    assert "results in run" in output
+    assert "test/auroc" in output
+    metrics = json.loads(Path("run/metrics.json").read_text())
+    for name in ("accuracy", "mcc", "auroc", "auprc", "f1", "loss"):
+        assert math.isfinite(metrics[f"test/{name}"])
+    assert metrics["parameters"] == sum(p.numel() for p in load_pipeline("run").parameters())
+    assert metrics["seconds"] > 0
+    assert metrics["train/sequences_per_second"] > 0
+    for name in ("config.yaml", "checkpoints/best.ckpt", "checkpoints/last.ckpt"):
+        assert Path("run", name).stat().st_size > 0
+    for name in ("learning_curves", "confusion_matrix", "roc_and_precision_recall"):
+        assert Path("run/pictures", f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert list(Path("run/logs/tensorboard").rglob("events.out.tfevents.*"))
+
+    rows = list(csv.DictReader(open("run/test_predictions.tsv"), delimiter="\t"))
+    assert len(rows) == 24
+    assert list(rows[0]) == ["name", "start", "end", "strand", "label", "p_off", "p_on", "true_label"]
+    right = sum(row["label"] == row["true_label"] for row in rows) / len(rows)
+    assert right == pytest.approx(metrics["test/accuracy"])
+
+    # A checkpoint is all that evaluation and prediction need, and they agree with the run.
+    code, _ = run(
+        "evaluate", "ckpt=run", "run_dir=again", "data=table", "data.test=test.csv", "trainer.accelerator=cpu"
+    )
+    assert code == 0
+    again = json.loads(Path("again/metrics.json").read_text())
+    for name in ("accuracy", "mcc", "auroc", "auprc", "f1", "loss"):
+        assert again[f"test/{name}"] == pytest.approx(metrics[f"test/{name}"], abs=1e-6)
+    code, _ = run("predict", "ckpt=run", "input=test.csv", "output=predictions.tsv", "device=cpu", "batch_size=5")
+    assert code == 0
+    predicted = list(csv.DictReader(open("predictions.tsv"), delimiter="\t"))
+    for one, two in zip(rows, predicted, strict=True):
+        assert float(one["p_on"]) == pytest.approx(float(two["p_on"]), abs=1e-5)
+
+
+def test_a_killed_run_resumes_inside_an_epoch_with_the_same_losses(folder, run, monkeypatch):
+    """Killed hard after step 11 of 16 (epochs have 7 steps): no handler runs, only last.ckpt of step 10 is left."""
+    settings = (*TINY, "trainer.max_epochs=3", "callbacks.last.every_n_train_steps=2", "trainer.log_every_n_steps=1")
+    assert run("train", *settings, "run_dir=whole")[0] == 0
+
+    from ssmbio.pipelines import DnaClassify
+
+    class Killed(BaseException):
+        pass
+
+    original = DnaClassify.loss
+
+    def dies(self, batch):
+        if self.global_step == 11:
+            raise Killed
+        return original(self, batch)
+
+    monkeypatch.setattr(DnaClassify, "loss", dies)
+    with pytest.raises(Killed):
+        run("train", *settings, "run_dir=killed")
+    monkeypatch.setattr(DnaClassify, "loss", original)
+    assert read_checkpoint("killed/checkpoints/last.ckpt")["global_step"] == 10
+    before = step_losses("killed")
+    assert run("train", "ckpt=last", "run_dir=killed")[0] == 0
+
+    whole, resumed = step_losses("whole"), step_losses("killed")
+    assert len(whole) == 21
+    assert {step: loss for step, loss in resumed.items() if step >= 10}.keys() >= set(range(10, 21))
+    assert resumed == pytest.approx(whole, abs=1e-6)
+    assert before.items() <= {**whole, **before}.items()
+    final = [json.loads(Path(name, "metrics.json").read_text())["test/loss"] for name in ("whole", "killed")]
+    assert final[0] == pytest.approx(final[1], abs=1e-6)
+    for one, two in zip(
+        read_checkpoint("whole/checkpoints/last.ckpt")["state_dict"].values(),
+        read_checkpoint("killed/checkpoints/last.ckpt")["state_dict"].values(),
+        strict=True,
+    ):
+        torch.testing.assert_close(one, two, rtol=0, atol=1e-6)
+
+
+def test_seeds_repeat_and_differ(folder, run):
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        assert run("train", *TINY, "trainer.max_epochs=1", f"run_dir={name}", f"seed={seed}")[0] == 0
+    loss = {name: json.loads(Path(name, "metrics.json").read_text())["test/loss"] for name in "abc"}
+    assert loss["a"] == loss["b"]
+    assert abs(loss["a"] - loss["c"]) > 1e-4
+
+
+def test_fine_tuning_takes_the_body_and_makes_a_new_head(folder, run):
+    write_table(Path("three.csv"), 45, 2, labels=("x", "y", "z"))
+    assert run("train", *TINY, "trainer.max_epochs=1", "run_dir=first")[0] == 0
+    overrides = ("data.train=three.csv", "data.test=null", "trainer.max_epochs=1", "optimizer.lr=0.0")
+    assert run("train", *TINY, *overrides, "run_dir=second", "init_from=first")[0] == 0
+    first, second = load_pipeline("first"), load_pipeline("second")
+    assert second.labels == ["x", "y", "z"]
+    body = {name: value for name, value in first.state_dict().items() if not name.startswith("head.")}
+    for name, value in body.items():  # the learning rate was 0: what was loaded is what was saved
+        assert torch.equal(second.state_dict()[name], value)
+    code, error = run("train", *TINY, "init_from=first", "model.d_model=16", "run_dir=third")
+    assert code == 1
+    assert "does not fit this model" in error
+    assert not Path("third").exists()
+
+
+def test_moving_average_is_what_is_tested_and_saved(folder, run):
+    settings = (*TINY, "trainer.max_epochs=2", "callbacks.ema.enabled=true", "callbacks.ema.decay=0.9")
+    assert run("train", *settings, "run_dir=ema")[0] == 0
+    checkpoint = read_checkpoint("ema/checkpoints/last.ckpt")
+    current, average = checkpoint["current_model_state"], checkpoint["state_dict"]
+    assert any(not torch.equal(current[name], average[name]) for name in average)
+    code, _ = run("evaluate", "ckpt=ema", "run_dir=again", "trainer.accelerator=cpu")
+    assert code == 0
+    values = [json.loads(Path(name, "metrics.json").read_text())["test/loss"] for name in ("ema", "again")]
+    assert values[0] == pytest.approx(values[1], abs=1e-6)
+
+
+def test_a_loss_that_turns_nan_stops_the_run_and_says_where(folder, run):
+    code, error = run("train", *TINY, "trainer.max_epochs=5", "optimizer.lr=1e30", "run_dir=nan")
+    assert code == 1
+    assert len(error.strip().splitlines()) == 1
+    for word in ("loss is nan at step", "batch", "records", "optimizer.lr"):
+        assert word in error
+
+
+def test_several_labels_a_record(folder, run):
+    with open("multi.csv", "w") as file:
+        file.write("sequence,label\n")
+        random.seed(3)
+        for i in range(40):
+            file.write("".join(random.choices("ACGT", k=30)) + "," + ["a", "b", "a;b", ""][i % 4] + "\n")
+    overrides = ("data.train=multi.csv", "data.test=multi.csv", 'data.label_separator=";"', "trainer.max_epochs=1")
+    assert run("train", *TINY, *overrides, "run_dir=multi")[0] == 0
+    rows = list(csv.DictReader(open("multi/test_predictions.tsv"), delimiter="\t"))
+    assert [row["true_label"] for row in rows[:4]] == ["a", "b", "a;b", ""]
+    assert "p_a" in rows[0] and "p_b" in rows[0]
+
+
+def test_strangers_checkpoints_run_no_code(folder, run):
+    assert run("train", *TINY, "trainer.max_epochs=1", "run_dir=run")[0] == 0
+    checkpoint = torch.load("run/checkpoints/best.ckpt", weights_only=True)
+    for node, target in (
+        ("model", "os.system"),
+        ("task", "ssmbio.cli.fail"),
+        ("model", "ssmbio.backbones.stack.nn.Linear"),
+    ):
+        changed = json.loads(json.dumps(checkpoint["ssmbio"]))
+        changed["config"][node]["_target_"] = target
+        torch.save({**checkpoint, "ssmbio": changed}, "evil.ckpt")
+        with pytest.raises(UserError, match="not a class of ssmbio"):
+            load_pipeline("evil.ckpt")
+
+
+def test_wrong_checkpoints_are_named(folder, run):
+    Path("text.ckpt").write_text("hello")
+    torch.save({"state_dict": {}}, "other.ckpt")
+    Path("cut.ckpt").write_bytes(Path("other.ckpt").read_bytes()[:300])
+    for name, words in (
+        ("text.ckpt", "not a checkpoint, or damaged"),
+        ("cut.ckpt", "not a checkpoint, or damaged"),
+        ("other.ckpt", "not one of ssmbio"),
+        ("missing.ckpt", "no such checkpoint"),
+    ):
+        code, error = run("predict", f"ckpt={name}", "input=test.csv", "output=out.tsv")
+        assert code == 1
+        assert f"{name}: " in error
+        assert words in error
+        assert not Path("out.tsv").exists()
+    assert run("train", *TINY, "trainer.max_epochs=1", "run_dir=run")[0] == 0
+    checkpoint = torch.load("run/checkpoints/best.ckpt", weights_only=True)
+    checkpoint["ssmbio"]["task"] = "audio_generate"
+    torch.save(checkpoint, "audio.ckpt")
+    code, error = run("predict", "ckpt=audio.ckpt", "input=test.csv", "output=out.tsv")
+    assert code == 1
+    assert "a checkpoint of task audio_generate, not of dna_classify" in error
+
+
+def test_sweeps_give_each_job_its_folder(folder, run):
+    code, _ = run("train", "-m", *TINY, "trainer.max_epochs=1", "run_dir=sweep", "seed=0,1")
+    assert code == 0
+    assert {path.parent.name for path in Path("sweep").glob("*/metrics.json")} == {"0", "1"}
