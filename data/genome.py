@@ -13,7 +13,7 @@ from bisect import bisect_right
 from pathlib import Path
 from typing import Any, Protocol
 
-import pyfaidx  
+import pyfaidx
 from Bio.bgzf import make_virtual_offset
 
 from ssmbio.data.nearest import shorten

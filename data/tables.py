@@ -153,7 +153,7 @@ def _column(path: str | Path, header: list[str], name: str) -> int:
 
 
 def _parquet_cells(path: str | Path, wanted: Sequence[str]) -> Iterator[tuple[int, Cells]]:
-    import pyarrow  
+    import pyarrow
     from pyarrow import parquet
 
     stream = open_bytes(path, text=False)

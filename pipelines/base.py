@@ -73,7 +73,8 @@ class Pipeline(LightningModule):
         optimizer = self.make_optimizer(parameter_groups(self))
         if self.make_scheduler is None:
             return optimizer
-        schedule = self.make_scheduler(optimizer, total_steps=training_steps(self.trainer, self.trainer.datamodule))
+        batches = len(self.trainer.datamodule.train_dataloader())  # type: ignore[attr-defined]
+        schedule = self.make_scheduler(optimizer, total_steps=training_steps(self.trainer, batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -57,7 +57,7 @@ class DnaClassify(Pipeline):
         weights = facts.get("class_weights")
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", None if weights is None else torch.tensor(weights), persistent=False)
-        self.predictions = nn.ModuleDict({split: Predictions() for split in ("val", "test")})
+        self.val_predictions, self.test_predictions = Predictions(), Predictions()
 
     def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """ids (B, L) padded right, lengths (B,) → logits (B, C); padding and neighbours have no influence."""
@@ -87,24 +87,24 @@ class DnaClassify(Pipeline):
         return classification_loss(logits, batch["labels"], self.problem, self.class_weights, self.label_smoothing)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._collect(batch, "val")
+        self._collect(batch, self.val_predictions)
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._collect(batch, "test")
+        self._collect(batch, self.test_predictions)
 
     def on_validation_epoch_end(self) -> None:
-        self._report("val")
+        self._report("val", self.val_predictions)
 
     def on_test_epoch_end(self) -> None:
-        self.test_outputs = self._report("test")
+        self.test_outputs = self._report("test", self.test_predictions)
 
-    def _collect(self, batch: Batch, split: str) -> None:
-        self.predictions[split].update(batch["index"], self.infer(batch["ids"], batch["lengths"]), batch["labels"])
+    def _collect(self, batch: Batch, predictions: Predictions) -> None:
+        predictions.update(batch["index"], self.infer(batch["ids"], batch["lengths"]), batch["labels"])
 
-    def _report(self, split: str) -> tuple[Tensor, Tensor, Tensor]:
+    def _report(self, split: str, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor]:
         """Log the measures of a split; returns its (index, logits, labels) on the CPU."""
-        index, logits, labels = (value.cpu() for value in self.predictions[split].compute())
-        self.predictions[split].reset()
+        index, logits, labels = (value.cpu() for value in predictions.compute())
+        predictions.reset()
         loss = classification_loss(logits, labels, self.problem)
         values = {"loss": float(loss), **classification_metrics(logits, labels, self.problem)}
         for name, value in values.items():
@@ -113,7 +113,7 @@ class DnaClassify(Pipeline):
 
 
 def reverse_complement_ids(ids: Tensor, lengths: Tensor) -> Tensor:
-    """Other strand of padded batches of the character tokenizer: ids (B, L), lengths (B,) → (B, L), padding in place."""
+    """The other strand of padded batches of character ids: ids (B, L), lengths (B,) → (B, L), padding in place."""
     complement = torch.from_numpy(CharacterTokenizer.complement_ids.astype("int64")).to(ids.device)
     position = torch.arange(ids.shape[1], device=ids.device)
     source = torch.where(position < lengths[:, None], lengths[:, None] - 1 - position, position)

@@ -1,4 +1,4 @@
-"""What every entry point shares: Hydra composes the configuration, faults of the user become one line and exit code 1."""
+"""What every entry point shares: Hydra composes the configuration; a user's fault is one line and exit code 1."""
 
 from __future__ import annotations
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Trainer
 
 from ssmbio.checkpoints import read_checkpoint
+from ssmbio.data.datamodule import ClassificationData
 from ssmbio.pipelines.dna_classify import DnaClassify
 from ssmbio.training.metrics import probabilities
 from ssmbio.training.pictures import confusion_matrix, ranking_curves
@@ -14,7 +15,7 @@ from ssmbio.training.results import write_predictions
 
 
 def run_test(
-    trainer: Trainer, pipeline: DnaClassify, datamodule: LightningDataModule, ckpt: Path | None, folder: Path
+    trainer: Trainer, pipeline: DnaClassify, datamodule: ClassificationData, ckpt: Path | None, folder: Path
 ) -> dict[str, float]:
     """Test on the datamodule's test split; write predictions and pictures into `folder`.
 
@@ -30,6 +31,7 @@ def run_test(
     measured = trainer.test(pipeline, datamodule=datamodule, verbose=False)[0]
     index, logits, truth = pipeline.test_outputs
     scores = probabilities(logits, pipeline.problem)
+    assert datamodule.test is not None
     records = [datamodule.test.record(int(i)) for i in index]
     write_predictions(folder / "test_predictions.tsv", records, scores, truth, pipeline.labels, pipeline.problem)
     if pipeline.problem != "multilabel":

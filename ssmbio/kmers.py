@@ -67,7 +67,8 @@ class KmerBaseline:
         best = -np.inf
         for strength in STRENGTHS:
             model = LogisticRegression(C=strength, max_iter=2000).fit(x, labels)
-            likelihood = model.predict_log_proba(x_val)[np.arange(len(val_labels)), val_labels].mean()
+            certainty = model.predict_proba(x_val)[np.arange(len(val_labels)), val_labels]
+            likelihood = np.log(np.maximum(certainty, 1e-12)).mean()
             if likelihood > best:
                 best, self.model, self.strength = likelihood, model, strength
         return self

@@ -6,7 +6,7 @@ import gzip
 import io
 from itertools import chain
 from pathlib import Path
-from typing import TextIO, cast
+from typing import IO, TextIO, cast
 
 from omegaconf import DictConfig
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -53,9 +53,9 @@ def predict(config: DictConfig) -> int:
     return written
 
 
-def _text(raw: io.BufferedWriter, compressed: bool) -> TextIO:
-    stream = gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) if compressed else raw
-    return io.TextIOWrapper(cast(io.BufferedWriter, stream), encoding="utf-8", newline="\n")
+def _text(raw: IO[bytes], compressed: bool) -> TextIO:
+    stream = cast(IO[bytes], gzip.GzipFile(fileobj=raw, mode="wb", mtime=0)) if compressed else raw
+    return io.TextIOWrapper(stream, encoding="utf-8", newline="\n")
 
 
 def main() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from lightning.pytorch import seed_everything
+from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ssmbio import cli
@@ -17,6 +19,7 @@ from ssmbio.checkpoints import initialize_from, read_checkpoint
 from ssmbio.errors import UserError
 from ssmbio.evaluation import run_test
 from ssmbio.files import whole_file
+from ssmbio.pipelines.dna_classify import DnaClassify
 from ssmbio.training.pictures import learning_curves
 from ssmbio.training.results import count_parameters, print_metrics, write_metrics
 from ssmbio.training.setup import build_enabled, build_trainer
@@ -58,8 +61,11 @@ def train(config: DictConfig) -> float | None:
     learning_curves(run_dir / "pictures" / "learning_curves.png", logs)
     best = run_dir / "checkpoints" / "best.ckpt"
     ckpt = best if best.is_file() else None
-    metrics = run_test(trainer, pipeline, datamodule, ckpt, run_dir) if datamodule.test is not None else {}
-    best_score = trainer.checkpoint_callback.best_model_score if trainer.checkpoint_callback else None
+    metrics = (
+        run_test(trainer, cast(DnaClassify, pipeline), datamodule, ckpt, run_dir) if datamodule.test is not None else {}
+    )
+    monitored = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
+    best_score = monitored[0].best_model_score if monitored else None
     metrics |= {**facts, "seconds": time.perf_counter() - started}
     write_metrics(run_dir / "metrics.json", metrics)
     print_metrics(metrics, f"{config.task_name}: test set, best checkpoint", run_dir)
@@ -79,7 +85,8 @@ def resumed_config(config: DictConfig) -> DictConfig:
             "no such file, so there is no run to resume", where=saved, mend="give run_dir=<the run's folder>"
         )
     overrides = [text for text in HydraConfig.get().overrides.task if "=" in text and not text.startswith("~")]
-    return OmegaConf.merge(OmegaConf.load(saved), OmegaConf.from_dotlist([text.lstrip("+") for text in overrides]))
+    changes = OmegaConf.from_dotlist([text.lstrip("+") for text in overrides])
+    return cast(DictConfig, OmegaConf.merge(OmegaConf.load(saved), changes))
 
 
 def claim_run_dir(config: DictConfig) -> Path:

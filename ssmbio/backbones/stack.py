@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -65,18 +65,22 @@ class Stack(nn.Module):
         with torch.no_grad():
             for name, parameter in self.named_parameters():
                 if name.endswith("out_proj.weight"):
-                    parameter /= math.sqrt(n_layers)
+                    parameter.div_(math.sqrt(n_layers))
+
+    @property
+    def layers(self) -> list[Block]:
+        return [cast(Block, block) for block in self.blocks]
 
     @property
     def causal(self) -> bool:
-        return all(block.mixer.causal for block in self.blocks)
+        return all(block.mixer.causal for block in self.layers)
 
     def forward(
         self, x: Tensor, states: list[Any] | None = None, cu_seqlens: Tensor | None = None
     ) -> tuple[Tensor, list[Any]]:
         """x (B, L, D), or packed (1, total, D) → y like x and one state a layer."""
         new_states = []
-        for block, state in zip(self.blocks, states or [None] * len(self.blocks), strict=True):
+        for block, state in zip(self.layers, states or [None] * len(self.blocks), strict=True):
             if self.activation_checkpointing and self.training:
                 x, state = checkpoint(block, x, state, cu_seqlens, use_reentrant=False)
             else:
@@ -87,10 +91,10 @@ class Stack(nn.Module):
     def step(self, x: Tensor, states: list[Any]) -> tuple[Tensor, list[Any]]:
         """x (B, D) and the states before it → y (B, D) and the states after it."""
         new_states = []
-        for block, state in zip(self.blocks, states, strict=True):
+        for block, state in zip(self.layers, states, strict=True):
             x, state = block.step(x, state)
             new_states.append(state)
         return self.norm(x), new_states
 
     def initial_state(self, batch_size: int) -> list[Any]:
-        return [block.mixer.initial_state(batch_size) for block in self.blocks]
+        return [block.mixer.initial_state(batch_size) for block in self.layers]

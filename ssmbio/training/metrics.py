@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -23,6 +24,9 @@ class Predictions(Metric):
     """Gathers (index, logits, labels) of a whole split, over all devices, in the order of the split."""
 
     full_state_update = False
+    index: list[Tensor]
+    logits: list[Tensor]
+    labels: list[Tensor]
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,7 +93,7 @@ def classification_metrics(logits: Tensor, labels: Tensor, problem: str) -> dict
     # A ranking measure of a class needs records inside and outside of it.
     ranked = len(labels) > 0 and bool((torch.bincount(labels, minlength=n_classes) > 0).all())
     scores = probabilities(logits, problem)
-    average = "none" if problem == "binary" else "macro"
+    average: Literal["none", "macro"] = "none" if problem == "binary" else "macro"
 
     def value(result: Tensor) -> float:
         return float(result[1] if problem == "binary" else result)

@@ -88,7 +88,7 @@ def ranking_curves(path: Path, scores: Tensor, truth: Tensor, labels: Sequence[s
     left.set(title="ROC", xlabel="false positive rate", ylabel="true positive rate", xlim=(0, 1), ylim=(0, 1.02))
     right.set(title="precision and recall", xlabel="recall", ylabel="precision", xlim=(0, 1), ylim=(0, 1.02))
     for axes in (left, right):
-        if len(axes.lines) > 1 or axes is right and axes.lines:
+        if len(axes.lines) > 1 or (axes is right and axes.lines):
             axes.legend(frameon=False, fontsize=8, title="class", title_fontsize=8)
     _save(figure, path)
 

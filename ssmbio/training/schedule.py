@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Trainer
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -37,14 +37,14 @@ def constant_with_warmup(optimizer: Optimizer, total_steps: int, warmup: float =
     return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (rise + 1)))
 
 
-def training_steps(trainer: Trainer, datamodule: LightningDataModule) -> int:
-    """Optimizer steps of the whole run.
+def training_steps(trainer: Trainer, batches: int) -> int:
+    """Optimizer steps of the whole run, of epochs of `batches` batches.
 
     Lightning's own `estimated_stepping_batches` sets the loader up before a checkpoint's state of it is read, so a run
     resumed inside an epoch would start that epoch's data again.
     """
-    batches = len(datamodule.train_dataloader())
-    limit = trainer.overfit_batches or trainer.limit_train_batches
+    overfit: int | float = getattr(trainer, "overfit_batches", 0)
+    limit = overfit or trainer.limit_train_batches
     batches = min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
     epochs = trainer.max_epochs if trainer.max_epochs is not None else -1
     steps = math.ceil(batches / trainer.accumulate_grad_batches) * epochs if epochs >= 0 else math.inf
