@@ -103,8 +103,7 @@ class DnaClassify(Pipeline):
 
     def _report(self, split: str, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor]:
         """Log the measures of a split; returns its (index, logits, labels) on the CPU."""
-        index, logits, labels = (value.cpu() for value in predictions.compute())
-        predictions.reset()
+        index, logits, labels = predictions.gathered()
         loss = classification_loss(logits, labels, self.problem)
         values = {"loss": float(loss), **classification_metrics(logits, labels, self.problem)}
         for name, value in values.items():

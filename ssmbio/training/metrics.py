@@ -45,6 +45,15 @@ class Predictions(Metric):
         index, first = _first_of_each(index)
         return index, logits[first], labels[first]
 
+    def gathered(self) -> tuple[Tensor, Tensor, Tensor]:
+        """index (n,), logits (n, C), labels (n,) or (n, C) of the n records seen, and start anew."""
+        several = self.labels[0].ndim == 2
+        index, logits, labels = (value.cpu() for value in self.compute())
+        self.reset()
+        n = index.numel()
+        # torchmetrics squeezes tensors of one element.
+        return index.reshape(n), logits.reshape(n, -1), labels.reshape(n, -1) if several else labels.reshape(n)
+
 
 def _joined(values: list[Tensor] | Tensor) -> Tensor:
     return values if isinstance(values, Tensor) else torch.cat(values)

@@ -63,7 +63,7 @@ def test_a_file_in_the_way_of_the_folder(tmp_path: Path, new) -> None:
 
 def test_other_errors_pass_unchanged(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError), new_file(tmp_path / "result"):
-        open(tmp_path / "absent")
+        (tmp_path / "absent").read_text()
     assert not list(tmp_path.iterdir())
 
 

@@ -70,14 +70,14 @@ def test_genes_do_not_overlap(genome) -> None:
 
 def test_promoters_are_what_they_are_called(genome) -> None:
     for index, kind in enumerate(genome.promoter):
-        upstream = gene(genome, index, before=195)[:195]
+        upstream = gene(genome, index, before=155)[:155]
         other_strand = reverse_complement(upstream)
         found_35, found_10 = re.search(BOX_35, upstream), re.search(BOX_10, upstream)
         assert bool(PROMOTER.search(upstream)) == (kind == "intact")
         if kind == "swapped":
             assert found_10.end() + 16 <= found_35.start() <= found_10.end() + 18
         elif kind == "stretched":
-            assert found_35.end() + 45 <= found_10.start() <= found_35.end() + 70
+            assert found_35.end() + 30 <= found_10.start() <= found_35.end() + 45
         elif kind == "inverted":
             turned_35, turned_10 = re.search(BOX_35, other_strand), re.search(BOX_10, other_strand)
             assert bool(found_35) + bool(found_10) == bool(turned_35) + bool(turned_10) == 1
@@ -153,9 +153,9 @@ def test_default_is_made_in_seconds(default) -> None:
     letters, labels, seconds = default
     assert seconds < 5
     assert {name: rows.shape for name, rows in letters.items()} == {
-        "train": (4900, 200),
-        "val": (700, 200),
-        "test": (1400, 200),
+        "train": (4900, 128),
+        "val": (700, 128),
+        "test": (1400, 128),
     }
     assert all(values.mean() == 0.5 for values in labels.values())
 

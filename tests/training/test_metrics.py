@@ -79,7 +79,15 @@ def test_predictions_come_back_once_each_in_order():
     collected = Predictions()
     collected.update(torch.tensor([3, 1]), torch.tensor([[3.0, 0], [1, 0]]), torch.tensor([1, 0]))
     collected.update(torch.tensor([0, 3]), torch.tensor([[0.0, 0], [3, 0]]), torch.tensor([0, 1]))
-    index, logits, labels = collected.compute()
+    index, logits, labels = collected.gathered()
     assert index.tolist() == [0, 1, 3]
     assert logits[:, 0].tolist() == [0, 1, 3]
     assert labels.tolist() == [0, 0, 1]
+
+
+def test_a_single_record_keeps_its_shape():
+    collected = Predictions()
+    collected.update(torch.tensor([0]), torch.tensor([[1.0, 2.0]]), torch.tensor([1]))
+    assert [value.shape for value in collected.gathered()] == [(1,), (1, 2), (1,)]
+    collected.update(torch.tensor([0]), torch.tensor([[1.0]]), torch.tensor([[1.0]]))
+    assert [value.shape for value in collected.gathered()] == [(1,), (1, 1), (1, 1)]
