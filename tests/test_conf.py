@@ -1,0 +1,78 @@
+"""Every shipped configuration composes, and what it names can be built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from hydra.utils import instantiate
+
+from ssmbio.build import build_pipeline, check_targets
+from ssmbio.data.tokenizers import CharacterTokenizer
+from ssmbio.training.setup import build_enabled, build_trainer
+
+CONF = Path(__file__).parent.parent / "conf"
+FACTS = {"tokenizer": CharacterTokenizer().spec(), "labels": ["a", "b"], "problem": "binary", "max_length": 100}
+
+
+def choices(group: str) -> list[str]:
+    return sorted(path.stem for path in (CONF / group).glob("*.yaml"))
+
+
+def composed(*overrides: str):
+    with initialize_config_module("ssmbio.conf", version_base="1.3"):
+        return compose("train", list(overrides))
+
+
+@pytest.mark.parametrize("mixer", choices("model/mixer"))
+@pytest.mark.parametrize("task", choices("task"))
+def test_every_task_with_every_mixer(task, mixer):
+    config = composed(f"task={task}", f"model/mixer={mixer}", "model.d_model=8", "model.n_layers=1", "run_dir=x")
+    check_targets(config.model)
+    check_targets(config.task)
+    pipeline = build_pipeline(config, FACTS)
+    ids = torch.randint(7, 11, (2, 12))
+    assert pipeline(ids, torch.tensor([12, 5])).shape == (2, 2)
+
+
+@pytest.mark.parametrize("scheduler", choices("scheduler"))
+@pytest.mark.parametrize("optimizer", choices("optimizer"))
+def test_every_optimizer_with_every_schedule(optimizer, scheduler):
+    config = composed("task=dna_classify", f"optimizer={optimizer}", f"scheduler={scheduler}")
+    parameter = torch.nn.Parameter(torch.ones(1))
+    made = instantiate(config.optimizer)([{"params": [parameter]}])
+    schedule = instantiate(config.scheduler)(made, total_steps=10)
+    parameter.sum().backward()
+    for _ in range(10):
+        made.step()
+        schedule.step()
+    assert parameter.item() < 1
+
+
+@pytest.mark.parametrize("callbacks", choices("callbacks"))
+@pytest.mark.parametrize("trainer", choices("trainer"))
+def test_every_trainer_with_all_its_callbacks_enabled(trainer, callbacks, tmp_path):
+    config = composed("task=dna_classify", f"trainer={trainer}", f"callbacks={callbacks}", f"run_dir={tmp_path}")
+    for node in config.callbacks.values():
+        if hasattr(node, "enabled"):
+            node.enabled = True
+    built = build_enabled(config.callbacks)
+    assert len(built) == sum(1 for node in config.callbacks.values() if hasattr(node, "_target_"))
+    made = build_trainer(config, built, build_enabled(config.logger))
+    assert made.max_epochs == config.trainer.max_epochs
+    assert all(callback.monitor.startswith("val/") for callback in built if getattr(callback, "monitor", None))
+
+
+@pytest.mark.parametrize("name", [f"{group}={name}" for group in ("experiment", "debug") for name in choices(group)])
+def test_every_recipe_composes(name):
+    config = composed("task=dna_classify", name, "run_dir=x")
+    assert instantiate(config.model).d_model == config.model.d_model
+
+
+def test_what_the_command_line_says_wins_over_task_and_recipe():
+    config = composed("task=dna_classify", "debug=fast", "trainer.max_epochs=7", "data=table", "model/mixer=mamba")
+    assert config.trainer.max_epochs == 7
+    assert config.data.datamodule.source._target_.endswith("TableSource")
+    assert config.model.mixer._target_.endswith(".Mamba")
