@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, TypedDict
+from dataclasses import dataclass
+from typing import TypedDict
 
 import numpy as np
 import numpy.typing as npt
@@ -38,7 +39,8 @@ class Batch(_Always, total=False):
     weights: Tensor
 
 
-class Example(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Example:
     """One record as numbers: ids (L,), weights (L,) or None, label () or (C,) or None, and its place in the split."""
 
     ids: npt.NDArray[np.integer]
@@ -146,8 +148,8 @@ class Collate:
             batch["labels"] = torch.from_numpy(np.stack([np.asarray(example.label) for example in examples]))
         if examples[0].weights is not None:
             weights = np.zeros(ids.shape, np.float32)
-            for row, example in zip(weights, examples, strict=True):
+            for line, example in zip(weights, examples, strict=True):
                 assert example.weights is not None
-                row[: len(example.weights)] = example.weights
+                line[: len(example.weights)] = example.weights
             batch["weights"] = torch.from_numpy(weights)
         return batch

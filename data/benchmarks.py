@@ -71,7 +71,7 @@ class BenchmarkSource(ABC):
                     mend=f"the layout is <data.root>/{self.name}/<split>.csv, also .gz, .tsv or .parquet",
                 )
         paths = {split: str(path) for split, path in files.items()}
-        return TableSource(**paths, sequence_column=self.sequence_column).splits()  # type: ignore[arg-type]
+        return TableSource(**paths, sequence_column=self.sequence_column).splits()
 
     def _downloaded(self, stem: str) -> Path:
         remote = self.remote_file(stem)

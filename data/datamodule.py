@@ -200,11 +200,11 @@ class ClassificationData(LightningDataModule):
         )
 
     def _overfits(self) -> bool:
-        return self.trainer is not None and self.trainer.overfit_batches > 0
+        return self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
 
     def _trained_batches(self) -> int:
         assert self.trainer is not None
-        return self.trainer.fit_loop.epoch_loop.batch_progress.current.processed
+        return self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
 
 
 def _check_settings(batch_size: int, max_length: int, val_fraction: float, reverse_complement: float) -> None:

@@ -55,7 +55,7 @@ class EpochSampler(DistributedSampler):
         self.batch_size, self.group_lengths = batch_size, group_lengths
         self.skipped = self.start = 0
 
-    def __iter__(self) -> Iterator[tuple[int, int]]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[tuple[int, int]]:
         epoch = self.epoch - self.skipped
         order = self.order(epoch)[self.rank :: self.num_replicas]
         start, self.start = self.start, 0
@@ -92,6 +92,8 @@ class TrainingLoader(DataLoader):
         trained: the batches of this epoch that training has finished, as the trainer counts them; None counts those
             handed out. They differ when a step raises.
     """
+
+    sampler: EpochSampler
 
     def __init__(
         self,
@@ -166,7 +168,7 @@ class TrainingLoader(DataLoader):
         return {
             "seed": sampler.seed,
             "batch_size": sampler.batch_size,
-            "training records": len(sampler.dataset),
+            "training records": len(sampler.dataset),  # type: ignore[arg-type]
             "devices": sampler.num_replicas,
             "group_lengths": sampler.group_lengths,
         }

@@ -7,7 +7,7 @@ boxes to start transcription: −35 (`CTTGACAT`) and, 16 to 18 bases downstream 
 
 - ``swapped``: the −10 box lies upstream of the −35 box, 16 to 18 bases away;
 - ``inverted``: one of the two boxes lies on the other strand;
-- ``stretched``: right order and strand, but an insertion holds the boxes 45 to 70 bases apart;
+- ``stretched``: right order and strand, but an insertion holds the boxes 30 to 45 bases apart;
 - ``lost``: no boxes at all.
 
 All but the last hold the same boxes as an intact promoter, just as well conserved and at the same places. So counts of
@@ -37,10 +37,10 @@ SHINE_DALGARNO = "AGGAGG"
 START_CODONS = {"ATG": 0.83, "GTG": 0.14, "TTG": 0.03}
 STOP_CODONS = {"TAA": 0.64, "TAG": 0.07, "TGA": 0.29}
 # Shares of the ways in which a silent gene lost its promoter.
-BROKEN = {"swapped": 0.45, "inverted": 0.15, "stretched": 0.05, "lost": 0.35}
+BROKEN = {"swapped": 0.42, "inverted": 0.14, "stretched": 0.06, "lost": 0.38}
 
-#: Bases of intergenic DNA before each start codon; every box lies in the last 150 of them.
-UPSTREAM = 200
+#: Bases of intergenic DNA before each start codon; every box lies in the last 105 of them.
+UPSTREAM = 160
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class SimulatedGenome:
 
 
 def simulate_genome(
-    *, contigs: int = 10, genes_per_contig: int = 700, conservation: float = 0.95, seed: int = 0
+    *, contigs: int = 10, genes_per_contig: int = 700, conservation: float = 0.97, seed: int = 0
 ) -> SimulatedGenome:
     """Draw a genome of ``contigs`` contigs with ``genes_per_contig`` genes each, about 0.6 kb a gene.
 
@@ -168,11 +168,11 @@ def _write_promoters(
 ) -> None:
     """Write two boxes into each upstream stretch, arranged as ``promoter`` says."""
     genes = len(promoter)
-    gap = np.where(promoter == "stretched", rng.integers(45, 71, genes), rng.integers(16, 19, genes))
+    gap = np.where(promoter == "stretched", rng.integers(30, 46, genes), rng.integers(16, 19, genes))
     swapped = promoter == "swapped"
     first_length = np.where(swapped, len(MINUS_10), len(MINUS_35))
-    # The last box ends 25 to 60 bases before the start codon: the 5' untranslated region and what is left of the box.
-    end = unit + UPSTREAM - rng.integers(25, 61, genes)
+    # The 5' untranslated region and the few bases between its start and the last box.
+    end = unit + UPSTREAM - rng.integers(18, 41, genes)
     total = len(MINUS_35) + gap + len(MINUS_10)
     first, second = end - total, end - total + first_length + gap
     at_35, at_10 = np.where(swapped, second, first), np.where(swapped, first, second)

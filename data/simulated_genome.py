@@ -16,7 +16,7 @@ from ssmbio.errors import UserError
 
 _LINE = 80  # bases a line of the FASTA
 # The window of a gene: all of its promoter and the first codons.
-_BEFORE, _AFTER, _JITTER = 165, 35, 10
+_BEFORE, _AFTER, _JITTER = 113, 15, 5
 
 
 class SimulatedGenomeSource:
@@ -39,7 +39,7 @@ class SimulatedGenomeSource:
         *,
         contigs: int = 10,
         genes_per_contig: int = 700,
-        conservation: float = 0.95,
+        conservation: float = 0.97,
         seed: int = 0,
         folder: str | None = None,
     ) -> None:
