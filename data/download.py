@@ -21,8 +21,8 @@ from typing import IO, Any
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
-from ssmbio.data.cache import new_file
 from ssmbio.errors import UserError
+from ssmbio.files import new_file
 
 ATTEMPTS = 3
 _BLOCK = 1 << 20

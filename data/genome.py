@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import pyfaidx
 from Bio.bgzf import make_virtual_offset
 
+from ssmbio.data.cache import cache_folder
 from ssmbio.data.nearest import shorten
 from ssmbio.data.text_files import bare_suffix, file_faults, open_bytes
 from ssmbio.errors import UserError
@@ -144,7 +145,7 @@ def _index_files(path: str) -> tuple[str, str | None]:
     beside = [path + suffix for suffix in suffixes]
     # The place and the time of change name the copy in the cache.
     key = hashlib.sha256(f"{os.path.realpath(path)} {os.stat(path).st_mtime_ns}".encode()).hexdigest()[:24]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ssmbio" / "fasta_index"
+    cache = cache_folder("fasta_index")
     cached = [str(cache / (key + suffix)) for suffix in suffixes]
     fresh = [names for names in (beside, cached) if all(_newer(name, path) for name in names)]
     if fresh:
@@ -165,9 +166,7 @@ def _build_index(path: str, names: list[str]) -> None:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
         what = f"the folder {folder} for its index cannot be made ({error.strerror})"
-        raise UserError(
-            what, where=path, mend="run `samtools faidx` where it may write, or set XDG_CACHE_HOME"
-        ) from None
+        raise UserError(what, where=path, mend="run `samtools faidx` where it may write, or set SSMBIO_CACHE") from None
     parts = [f"{name}.{os.getpid()}" for name in names]
     try:
         _faidx(path, parts[0], parts[1] if len(parts) == 2 else None, build=True).close()

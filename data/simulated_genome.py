@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
-from ssmbio.data.cache import cache_folder, new_folder
+from ssmbio.data.cache import cache_folder
 from ssmbio.data.records import RecordSet
 from ssmbio.data.simulate import UPSTREAM, VERSION, SimulatedGenome, simulate_genome
 from ssmbio.data.sources import IntervalSource
 from ssmbio.errors import UserError
+from ssmbio.files import new_folder
 
 _LINE = 80  # bases a line of the FASTA
 # The window of a gene: all of its promoter and the first codons.

@@ -243,7 +243,7 @@ def test_index_faults(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         patch.setattr(pyfaidx.Faidx, "build_index", full_disk)
         assert "cannot be written (No space left on device); free some space" in fault(lambda: Genome(path))
     assert [file.name for file in tmp_path.iterdir()] == ["g.fa"]
-    monkeypatch.setenv("XDG_CACHE_HOME", path)
+    monkeypatch.setenv("SSMBIO_CACHE", path)
     monkeypatch.setattr(genome_module.os, "access", lambda *_: False)
     assert "for its index cannot be made" in fault(lambda: Genome(path))
 
@@ -253,7 +253,7 @@ def test_index_goes_to_the_cache_where_the_folder_is_read_only(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = Path(write_fasta(tmp_path / name, fasta_text(CONTIGS)))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("SSMBIO_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(genome_module.os, "access", lambda *_: False)
     for _ in range(2):
         assert Genome(path).fetch("chr2", 10, 20).decode() == CONTIGS["chr2"][10:20]
