@@ -22,6 +22,8 @@ from omegaconf.errors import OmegaConfBaseException
 from ssmbio.errors import UserError
 
 CONFIG_PACKAGE = "pkg://ssmbio.conf"
+# What a class raises for a value it cannot take; anything else while building is a fault of ours.
+_FAULTS_OF_A_VALUE = (UserError, ValueError, TypeError)
 
 
 def run(config_name: str, command: Callable[[DictConfig], Any]) -> None:
@@ -47,6 +49,8 @@ def one_line_errors(config_name: str) -> Iterator[None]:
     except UserError as error:
         fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
+        if isinstance(error, InstantiationException) and not isinstance(error.__cause__, _FAULTS_OF_A_VALUE):
+            raise
         fail(explain_configuration_error(error, config_name, sys.argv[1:]))
     except OSError as error:
         if error.errno is None:
@@ -119,14 +123,11 @@ def explain_configuration_error(error: Exception, config_name: str, overrides: l
         close = nearest(wanted, options)
         hint = f"did you mean {group}={close}?" if close else "choose one of them"
         return f"{group}={wanted} does not exist; {hint} Options of {group}: {', '.join(options)}."
-    if match := re.search(r"You must specify '([^']+)'.*Available options:\s*(.*)", text, re.S):
-        return f"{match[1]} is not set; add {match[1]}=<one of: {', '.join(match[2].split())}> to the command."
-    if match := re.search(r"Could not override '([^']+)'\.\s*No match in the defaults list", text):
-        return _unknown_key(match[1], config_name, overrides)
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
         key = re.search(r"full_key: (\S+)", text)
-        own = isinstance(error.__cause__, UserError) or key is None
-        return str(error.__cause__) if own else f"{key[1]}: {error.__cause__}."
+        if key is None or isinstance(error.__cause__, UserError):
+            return str(error.__cause__)
+        return f"{key[1]}: {error.__cause__}."
     cause = error.__cause__ or error
     lines = [line.strip() for line in f"{text}\n{cause if cause is not error else ''}".splitlines() if line.strip()]
     return "; ".join(dict.fromkeys(line.rstrip(".") for line in lines)) + "."
@@ -152,7 +153,7 @@ def _compose_without(key: str, config_name: str, overrides: list[str]) -> DictCo
 
 def _keys(config: DictConfig, prefix: str = "") -> list[str]:
     names = []
-    for name in config:
+    for name in map(str, config):
         full = f"{prefix}{name}"
         names.append(full)
         child = config._get_node(name)
