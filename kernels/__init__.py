@@ -1,0 +1,6 @@
+"""The public ops: functions of tensors, each one PyTorch reference beside one fast kernel that are proven equal."""
+
+from ssmbio.kernels.causal_conv1d import causal_conv1d, causal_conv1d_step
+from ssmbio.kernels.selective_scan import selective_scan, selective_scan_step
+
+__all__ = ["causal_conv1d", "causal_conv1d_step", "selective_scan", "selective_scan_step"]

@@ -1,0 +1,51 @@
+"""What every op asks of its arguments; a failed check names the argument, what it got and what it expected."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
+
+
+def check_shape(name: str, tensor: Tensor | None, axes: str, shape: Sequence[int]) -> None:
+    if tensor is not None and tuple(tensor.shape) != tuple(shape):
+        raise ValueError(f"{name} must be ({axes}) = {tuple(shape)}; got {tuple(tensor.shape)}")
+
+
+def check_floats(main: Tensor, **others: Tensor | None) -> None:
+    """All floating, on the device of the first, and float64 either all or none."""
+    name_of_main = next(iter(others))
+    for name, tensor in others.items():
+        if tensor is None:
+            continue
+        if tensor.dtype not in FLOATS:
+            raise TypeError(f"{name} must be float32, bfloat16, float16 or float64; got {tensor.dtype}")
+        if tensor.device != main.device:
+            raise ValueError(f"{name} must be on {main.device} as {name_of_main} is; got {tensor.device}")
+        if (tensor.dtype == torch.float64) != (main.dtype == torch.float64):
+            raise TypeError(
+                f"{name} must not mix float64 with other dtypes: it is {tensor.dtype}, {name_of_main} {main.dtype}"
+            )
+
+
+def check_packing(name: str, tensor: Tensor, cu_seqlens: Tensor | None) -> None:
+    """`cu_seqlens` is (S + 1,) int32 beside `tensor`, which then has one row."""
+    if cu_seqlens is None:
+        return
+    if cu_seqlens.dtype != torch.int32:
+        raise TypeError(f"cu_seqlens must be int32; got {cu_seqlens.dtype}")
+    if cu_seqlens.dim() != 1 or cu_seqlens.shape[0] < 2:
+        raise ValueError(f"cu_seqlens must be (S + 1,) with S at least 1; got {tuple(cu_seqlens.shape)}")
+    if cu_seqlens.device != tensor.device:
+        raise ValueError(f"cu_seqlens must be on {tensor.device} as {name} is; got {cu_seqlens.device}")
+    if tensor.shape[0] != 1:
+        raise ValueError(f"{name} must be one row, (1, total, D), beside cu_seqlens; got {tuple(tensor.shape)}")
+
+
+def check_rows(name: str, tensor: Tensor) -> None:
+    """(B, L, D) with no axis empty."""
+    if tensor.dim() != 3 or 0 in tensor.shape:
+        raise ValueError(f"{name} must be (B, L, D), no axis empty; got {tuple(tensor.shape)}")

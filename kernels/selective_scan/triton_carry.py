@@ -1,0 +1,64 @@
+"""The scan over chunks: from what each chunk does alone to the state, or adjoint, that enters it."""
+
+# Tuples grow in loops that Triton unrolls:
+# mypy: disable-error-code="assignment"
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ssmbio.kernels.selective_scan.triton_plan import Plan
+from ssmbio.kernels.selective_scan.triton_tiles import LOG2E
+
+
+def carry_over_chunks(
+    A: Tensor, states: Tensor, sums: Tensor, entering: Tensor | None, plan: Plan, backwards: bool
+) -> None:
+    """Replaces each chunk's local last state in `states` by the state that enters the chunk."""
+    block = 128
+    elements = plan.padded_states * plan.channels
+    selective_scan_carry_kernel[(triton.cdiv(elements, block), plan.batch)](
+        A, states, sums, entering,
+        plan.channels, plan.states, plan.chunks,
+        HAS_STATE=entering is not None, BACKWARDS=backwards, NV=plan.padded_states // 4, BLOCK=block, AHEAD=16,
+        num_warps=4,
+    )  # fmt: skip
+
+
+@triton.jit
+def selective_scan_carry_kernel(
+    A, carry, sums, entering,
+    channels, states, chunks,
+    HAS_STATE: tl.constexpr, BACKWARDS: tl.constexpr, NV: tl.constexpr, BLOCK: tl.constexpr, AHEAD: tl.constexpr,
+):  # fmt: skip
+    batch = tl.program_id(1).to(tl.int64)
+    e = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    inside = e < NV * channels * 4
+    channel = (e // 4) % channels
+    n = (e // (4 * channels)) * 4 + e % 4
+    known = inside & (n < states)
+    A2 = tl.load(A + channel * states + n, mask=known, other=0.0) * LOG2E
+    h = tl.zeros([BLOCK], tl.float32)
+    if HAS_STATE:
+        h = tl.load(entering + (batch * channels + channel) * states + n, mask=known, other=0.0)
+    carry += batch * chunks * NV * 4 * channels
+    sums += batch * chunks * channels
+    stride = tl.full([1], NV * 4, tl.int64) * channels
+    for c0 in range(0, chunks, AHEAD):
+        # All loads of AHEAD chunks first: the scan itself is one multiply-add a chunk, the latency of loads the cost.
+        local = ()
+        total = ()
+        for i in tl.static_range(AHEAD):
+            c = chunks - 1 - c0 - i if BACKWARDS else c0 + i
+            there = inside & (c >= 0) & (c < chunks)
+            local = local + (tl.load(carry + c * stride + e, mask=there, other=0.0),)
+            total = total + (tl.load(sums + c * channels + channel, mask=there, other=0.0),)
+        for i in tl.static_range(AHEAD):
+            c = chunks - 1 - c0 - i if BACKWARDS else c0 + i
+            there = inside & (c >= 0) & (c < chunks)
+            tl.store(carry + c * stride + e, h, mask=there)
+            # An infinite sum says that a boundary of packed sequences lies in the chunk: nothing passes it.
+            decay = tl.where(total[i] == float("inf"), 0.0, tl.exp2(A2 * total[i]))
+            h = decay * h + local[i]

@@ -1,0 +1,80 @@
+"""B and C before the scan, and their gradients after it: between the caller's layout and the kernels' own."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ssmbio.kernels.selective_scan.triton_plan import Plan
+
+
+def stage_rows(B: Tensor, C: Tensor, plan: Plan, reverse: bool) -> Tensor:
+    """B and C (B, L, G, N) as float32 (B, G, padded length, 2, padded N) in the order of the scan, zeros elsewhere."""
+    shape = (plan.batch, plan.groups, plan.padded_length, 2, plan.padded_states)
+    out = torch.empty(shape, dtype=torch.float32, device=B.device)
+    block = 64
+    grid = (plan.batch * plan.groups * triton.cdiv(plan.padded_length, block),)
+    selective_scan_stage_kernel[grid](
+        B, C, out,
+        plan.length, plan.padded_length, plan.groups, plan.states,
+        B.stride(0), B.stride(1), B.stride(2), C.stride(0), C.stride(1), C.stride(2),
+        REVERSE=reverse, NP=plan.padded_states, BLOCK=block,
+    )  # fmt: skip
+    return out
+
+
+@triton.jit
+def selective_scan_stage_kernel(
+    B, C, out,
+    length, padded_length, groups, states,
+    stride_bb, stride_bl, stride_bg, stride_cb, stride_cl, stride_cg,
+    REVERSE: tl.constexpr, NP: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    blocks = tl.cdiv(padded_length, BLOCK)
+    pid = tl.program_id(0)
+    bg = (pid // blocks).to(tl.int64)
+    s = (pid % blocks).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
+    n = tl.arange(0, NP)[None, :]
+    t = length - 1 - s if REVERSE else s
+    known = (s < length) & (n < states)
+    b = tl.load(B + (bg // groups) * stride_bb + (bg % groups) * stride_bg + t * stride_bl + n, mask=known, other=0.0)
+    c = tl.load(C + (bg // groups) * stride_cb + (bg % groups) * stride_cg + t * stride_cl + n, mask=known, other=0.0)
+    place = out + (bg * padded_length + s) * (2 * NP) + n
+    tl.store(place, b.to(tl.float32), mask=s < padded_length)
+    tl.store(place + NP, c.to(tl.float32), mask=s < padded_length)
+
+
+def sum_partials(partial: Tensor, like: Tensor, plan: Plan, reverse: bool) -> Tensor:
+    """Partial sums (blocks, B, padded length, padded N) in the order of the scan to a gradient (B, L, G, N)."""
+    out = torch.empty_like(like, memory_format=torch.contiguous_format)
+    block = 64
+    grid = (plan.batch * plan.groups * triton.cdiv(plan.length, block),)
+    selective_scan_sum_kernel[grid](
+        partial, out,
+        plan.batch, plan.length, plan.padded_length, plan.groups, plan.states, plan.blocks_per_group,
+        REVERSE=reverse, NP=plan.padded_states, BLOCK=block,
+    )  # fmt: skip
+    return out
+
+
+@triton.jit
+def selective_scan_sum_kernel(
+    partial, out,
+    batches, length, padded_length, groups, states, blocks,
+    REVERSE: tl.constexpr, NP: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
+    pieces = tl.cdiv(length, BLOCK)
+    pid = tl.program_id(0)
+    batch = (pid // pieces // groups).to(tl.int64)
+    group = (pid // pieces) % groups
+    s = (pid % pieces).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
+    n = tl.arange(0, NP)[None, :]
+    total = tl.zeros([BLOCK, NP], tl.float32)
+    for k in range(0, blocks):
+        place = ((group * blocks + k) * batches + batch) * padded_length
+        total += tl.load(partial + (place + s) * NP + n, mask=s < length, other=0.0)
+    t = length - 1 - s if REVERSE else s
+    place = ((batch * length + t) * groups + group) * states
+    tl.store(out + place + n, total.to(out.dtype.element_ty), mask=(s < length) & (n < states))

@@ -1,0 +1,22 @@
+"""What has to be settled before torch and Triton are imported, and which tests this machine can run."""
+
+import os
+
+# A waiting thread sleeps instead of spinning: with other processes on the cores, spinning costs a hundred times more.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Products on a GPU repeat bit for bit.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton reads it when a kernel is defined
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if torch.cuda.is_available():
+        return
+    for item in items:
+        if "gpu" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA GPU"))

@@ -1,0 +1,110 @@
+"""The ops beside torch's machinery: compiling, activation checkpointing, autocast, registration."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from op_cases import Case, ConvolutionCase, ScanCase, check_equal, run, with_gradients
+from torch.utils.checkpoint import checkpoint
+
+import ssmbio.kernels  # noqa: F401  (registers the ops)
+
+CASES = (
+    ScanCase(20, groups=2),
+    ScanCase(20, bare=True, initial=False, reverse=True),
+    ScanCase(20, offsets=(0, 3, 20)),
+    ConvolutionCase(20),
+    ConvolutionCase(20, offsets=(0, 3, 20), reverse=True),
+)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_compiled_in_one_graph_gives_the_same_bits(case: Case) -> None:
+    """aot_eager traces forward and backward as any compiler would, and needs none."""
+    tensors = case.inputs()
+    compiled = torch.compile(case.outputs, fullgraph=True, backend="aot_eager")
+    check_equal(with_gradients(*compiled(tensors, "auto"), tensors), run(case, tensors, "auto"), 0)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activation_checkpointing_gives_the_same_bits(case: Case, reentrant: bool) -> None:
+    tensors = case.inputs()
+    names = list(tensors)
+
+    def outputs(*values: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return case.outputs(dict(zip(names, values, strict=True)), "auto")
+
+    kept = run(case, tensors, "auto")
+    y, final_state = checkpoint(outputs, *tensors.values(), use_reentrant=reentrant)
+    torch.autograd.backward((y, final_state), (tensors["dy"], tensors["d_final"]))
+    gradients = {name: tensor.grad for name, tensor in tensors.items() if tensor.requires_grad}
+    check_equal({"y": y.detach(), "final_state": final_state.detach(), **gradients}, kept, 0)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_autocast_around_the_op_changes_nothing(case: Case) -> None:
+    """Inputs are taken in the dtype they come in, and no product inside turns to bfloat16."""
+    tensors = case.inputs()
+    plain = run(case, tensors, "auto")
+    with torch.autocast(tensors["dy"].device.type, dtype=torch.bfloat16):
+        check_equal(run(case, tensors, "auto"), plain, 0)
+
+
+def test_inputs_of_mixed_dtypes_have_gradients_in_their_own() -> None:
+    """As a layer under autocast has them: bfloat16 projections, float32 step sizes and parameters."""
+    tensors = ScanCase(20).inputs()
+    for name in ("u", "B", "z", "dy"):
+        tensors[name] = tensors[name].detach().bfloat16().requires_grad_(name != "dy")
+    found = run(ScanCase(20), tensors, "auto")
+    assert found["y"].dtype == torch.bfloat16
+    assert found["final_state"].dtype == torch.float32
+    for name in ("u", "delta", "A", "B", "C", "D", "z", "delta_bias", "initial_state"):
+        assert found[name].dtype == tensors[name].dtype, name
+
+
+@pytest.mark.parametrize("unused", ["y", "final_state"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_an_output_that_is_not_used_costs_no_gradient(case: Case, unused: str) -> None:
+    """None in place of a gradient means zeros."""
+    tensors = case.inputs()
+    leaves = [tensor for tensor in tensors.values() if tensor.requires_grad]
+    y, final_state = case.outputs(tensors, "auto")
+    used, cotangent = (final_state, tensors["d_final"]) if unused == "y" else (y, tensors["dy"])
+    zeroed = tensors | {("dy" if unused == "y" else "d_final"): torch.zeros_like(y if unused == "y" else final_state)}
+    found = torch.autograd.grad(used, leaves, cotangent, retain_graph=True)
+    expected = torch.autograd.grad((y, final_state), leaves, (zeroed["dy"], zeroed["d_final"]))
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def _recorded(op: Callable, call: Callable) -> tuple:
+    """The arguments with which `call` reaches the registered op."""
+    seen = []
+
+    class Recorder(torch.utils._python_dispatch.TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            if func is op:
+                seen.append(args)
+            return func(*args, **(kwargs or {}))
+
+    with Recorder():
+        call()
+    return seen[0]
+
+
+@pytest.mark.parametrize("name", ["selective_scan", "causal_conv1d"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_ops_are_registered_as_torch_expects(name: str, packed: bool) -> None:
+    """Schema, aliasing, autograd and fake tensors (shapes, dtypes, strides, dynamic sizes), by torch's own checks."""
+    offsets = (0, 3, 20) if packed else None
+    case = ScanCase(20, offsets=offsets) if name == "selective_scan" else ConvolutionCase(20, offsets=offsets)
+    tensors = case.inputs()
+    forward = getattr(torch.ops.ssmbio, f"{name}_forward").default
+    backward = getattr(torch.ops.ssmbio, f"{name}_backward").default
+    arguments = _recorded(forward, lambda: case.outputs(tensors, "auto"))
+    torch.library.opcheck(
+        forward, tuple(a.detach().requires_grad_(a.is_floating_point()) if torch.is_tensor(a) else a for a in arguments)
+    )
+    arguments = _recorded(backward, lambda: run(case, tensors, "auto"))
+    torch.library.opcheck(backward, tuple(a.detach() if torch.is_tensor(a) else a for a in arguments))

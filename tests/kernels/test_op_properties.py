@@ -1,0 +1,180 @@
+"""What holds between runs of an op, whatever the numbers: pieces, packing, reversing, steps, repetition."""
+
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+from op_cases import BACKENDS, TRITON, Case, ConvolutionCase, ScanCase, Tensors, check_equal, run, with_gradients
+from torch import Tensor
+
+from ssmbio.kernels import causal_conv1d_step, selective_scan_step
+
+ALONG_POSITIONS = ("u", "delta", "z", "B", "C", "x")
+over_backends = pytest.mark.parametrize(("backend", "dtype", "tolerance"), BACKENDS)
+
+
+def part(tensors: Tensors, positions: slice, **changed: Tensor) -> Tensors:
+    cut = {name: value[:, positions] if name in ALONG_POSITIONS else value for name, value in tensors.items()}
+    return {**cut, **changed}
+
+
+@over_backends
+@pytest.mark.parametrize(
+    "case",
+    [
+        ScanCase(37, batch=1),
+        ScanCase(37, batch=1, reverse=True),
+        ConvolutionCase(37),
+        ConvolutionCase(37, reverse=True),
+    ],
+    ids=str,
+)
+def test_whole_is_pieces_with_the_state_carried(case: Case, backend: str, dtype: torch.dtype, tolerance: float) -> None:
+    tensors = replace(case, dtype=dtype).inputs()
+    bounds = [slice(*ends) for ends in pairwise((0, 1, 3, 36, 37))]  # pieces shorter than the taps, too
+    state, outputs = tensors["initial_state"], []
+    for positions in reversed(bounds) if case.reverse else bounds:
+        y, state = case.outputs(part(tensors, positions, initial_state=state), backend)
+        outputs.append(y)
+    y = torch.cat(outputs[::-1] if case.reverse else outputs, dim=1)
+    check_equal(with_gradients(y, state, tensors), run(case, tensors, backend), tolerance)
+
+
+@over_backends
+@pytest.mark.parametrize(
+    "case",
+    [
+        ScanCase(37, offsets=(0, 1, 3, 34, 37)),
+        ScanCase(37, offsets=(0, 1, 3, 34, 37), reverse=True),
+        ConvolutionCase(37, offsets=(0, 1, 3, 34, 37)),
+        ConvolutionCase(37, offsets=(0, 1, 3, 34, 37), reverse=True),
+    ],
+    ids=str,
+)
+def test_packed_is_each_sequence_alone(case: Case, backend: str, dtype: torch.dtype, tolerance: float) -> None:
+    tensors = replace(case, dtype=dtype).inputs()
+    alone = {name: value for name, value in tensors.items() if name != "cu_seqlens"}
+    outputs, finals = [], []
+    for s, ends in enumerate(pairwise(case.offsets)):
+        own_state = tensors["initial_state"][s : s + 1]
+        y, final = case.outputs(part(alone, slice(*ends), initial_state=own_state), backend)
+        outputs.append(y)
+        finals.append(final)
+    separate = with_gradients(torch.cat(outputs, dim=1), torch.cat(finals), tensors)
+    check_equal(run(case, tensors, backend), separate, tolerance)
+
+
+@over_backends
+@pytest.mark.parametrize(
+    "case",
+    [
+        ScanCase(37, batch=1),
+        ScanCase(37, offsets=(0, 1, 3, 34, 37)),
+        ConvolutionCase(37),
+        ConvolutionCase(37, offsets=(0, 1, 3, 34, 37)),
+    ],
+    ids=str,
+)
+def test_reverse_is_flip_then_flip_back(case: Case, backend: str, dtype: torch.dtype, tolerance: float) -> None:
+    """A packed row flipped as a whole has its sequences, and so their states, in the opposite order."""
+    tensors = replace(case, dtype=dtype).inputs()
+    flipped = {name: value.flip(1) if name in ALONG_POSITIONS else value for name, value in tensors.items()}
+    if case.offsets:
+        flipped["cu_seqlens"] = case.length - tensors["cu_seqlens"].flip(0)
+        flipped["initial_state"] = tensors["initial_state"].flip(0)
+    y, final = case.outputs(flipped, backend)
+    by_flips = with_gradients(y.flip(1), final.flip(0) if case.offsets else final, tensors)
+    check_equal(run(replace(case, reverse=True), tensors, backend), by_flips, tolerance)
+
+
+@pytest.mark.parametrize("case", [ScanCase(9, groups=2), ScanCase(9, bare=True)], ids=str)
+def test_scan_steps_are_the_scan(case: ScanCase) -> None:
+    tensors = replace(case, dtype=torch.float64).inputs()
+    given, outputs = tensors["initial_state"].clone(), []
+    state = tensors["initial_state"]
+    for t in range(case.length):
+        now = {name: tensors[name][:, t] for name in ("u", "delta", "B", "C", "z") if name in tensors}
+        fixed = {name: tensors[name] for name in ("A", "D", "delta_bias") if name in tensors}
+        y, state = selective_scan_step(**now, **fixed, state=state, delta_softplus=not case.bare)
+        outputs.append(y)
+    stepped = with_gradients(torch.stack(outputs, dim=1), state, tensors)
+    check_equal(stepped, run(case, tensors, "torch"), 1e-12)
+    assert torch.equal(given, tensors["initial_state"]), "a step changed the state it was given"
+
+
+@pytest.mark.parametrize("case", [ConvolutionCase(9), ConvolutionCase(9, taps=2, bias=False, activation=None)], ids=str)
+def test_convolution_steps_are_the_convolution(case: ConvolutionCase) -> None:
+    tensors = replace(case, dtype=torch.float64).inputs()
+    state, outputs = tensors["initial_state"], []
+    for t in range(case.length):
+        y, state = causal_conv1d_step(
+            tensors["x"][:, t], tensors["weight"], tensors.get("bias"), case.activation, state
+        )
+        outputs.append(y)
+    stepped = with_gradients(torch.stack(outputs, dim=1), state, tensors)
+    check_equal(stepped, run(case, tensors, "torch"), 1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_steps_and_op_round_the_same_way(dtype: torch.dtype) -> None:
+    """Half-precision decoding gives what the whole scan gave, to the rounding of one output; the state is float32."""
+    case = ScanCase(9, dtype=dtype)
+    tensors = {name: value.detach() for name, value in case.inputs().items()}
+    whole, final = case.outputs(tensors, "torch")
+    state = tensors["initial_state"]
+    for t in range(case.length):
+        now = {name: tensors[name][:, t] for name in ("u", "delta", "B", "C", "z")}
+        fixed = {name: tensors[name] for name in ("A", "D", "delta_bias")}
+        y, state = selective_scan_step(**now, **fixed, state=state, delta_softplus=True)
+        torch.testing.assert_close(y, whole[:, t], rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
+    assert state.dtype == torch.float32
+    torch.testing.assert_close(state, final, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("backend", ["torch", TRITON])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_strong_decay_and_large_steps_give_numbers(backend: str, reverse: bool) -> None:
+    """Δ up to 100 and A down to -1e4 in bfloat16: every output and gradient is finite."""
+    case = ScanCase(40, batch=1, channels=4, states=4, dtype=torch.bfloat16, bare=True, reverse=reverse)
+    tensors = case.inputs()
+    with torch.no_grad():
+        tensors["delta"].copy_(torch.logspace(-3, 2, 160, device=tensors["delta"].device).view(1, 40, 4))
+        tensors["A"].copy_(-torch.logspace(-3, 4, 16, device=tensors["A"].device).view(4, 4).t())
+    for name, value in run(case, tensors, backend).items():
+        assert value.isfinite().all(), name
+
+
+@pytest.mark.parametrize("backend", ["torch", TRITON])
+@pytest.mark.parametrize(
+    "case", [ScanCase(40, batch=1), ConvolutionCase(65), ConvolutionCase(65, offsets=(0, 2, 65))], ids=str
+)
+def test_the_same_inputs_give_the_same_bits(case: Case, backend: str) -> None:
+    first, second = (run(case, case.inputs(), backend) for _ in range(2))
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+@pytest.mark.slow
+def test_threads_do_not_change_the_bits_of_a_large_scan() -> None:
+    """Large enough that torch runs its calls on several threads."""
+    case = ScanCase(2000, channels=64, states=16)
+    tensors = case.inputs()
+    first, second = (run(case, tensors, "torch") for _ in range(2))
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+@pytest.mark.parametrize("backend", ["torch", TRITON])
+def test_halves_of_one_projection_are_read_where_they_lie(backend: str) -> None:
+    """Inputs with foreign strides, and the gradient of a sum, whose strides are zero, give what copies give."""
+    case = ScanCase(20, channels=4)
+    tensors = case.inputs()
+    together = torch.cat([tensors["u"], tensors["z"], tensors["B"][:, :, 0], tensors["C"][:, :, 0]], dim=-1).detach()
+    u, z, B, C = together.split([4, 4, 5, 5], dim=-1)
+    views = {**tensors, "u": u.requires_grad_(), "z": z.requires_grad_()}
+    views |= {"B": B.unsqueeze(2).requires_grad_(), "C": C.unsqueeze(2).requires_grad_()}
+    assert not views["u"].is_contiguous()
+    for given in (tensors, views):
+        given["dy"] = torch.ones((), device=together.device).expand(2, 20, 4)
+    check_equal(run(case, views, backend), run(case, tensors, backend), 1e-6)
