@@ -97,10 +97,10 @@ class ClassificationData(LightningDataModule):
         if self.train is not None or self.test is not None:
             return
         splits = self.source.splits()
-        for split, records in splits.items():
-            if not len(records):
-                raise UserError(f"the {split} split has no records", mend=f"give another file as data.{split}")
         only_test = stage == "test" and self.labels is not None
+        for split, records in splits.items():
+            if not len(records) and (split == "test" or not only_test):
+                raise UserError(f"the {split} split has no records", mend=f"give another file as data.{split}")
         if not only_test:
             self._setup_training(splits)
         if "test" in splits:
@@ -150,12 +150,16 @@ class ClassificationData(LightningDataModule):
         )
 
     def facts(self) -> dict[str, Any]:
-        """What a checkpoint must carry to use the model, as plain values that JSON can hold."""
+        """What a checkpoint must carry to use the model, as plain values that JSON can hold.
+
+        `length` is the window that the source puts around each interval, None where it has none.
+        """
         return {
             "tokenizer": self.tokenizer.spec(),
             "labels": self.labels,
             "problem": self.problem,
             "max_length": self.max_length,
+            "length": getattr(self.source, "length", None),
             "class_weights": None if self.class_weights is None else self.class_weights.tolist(),
         }
 

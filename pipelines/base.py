@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import LightningModule
 from torch import Tensor
@@ -20,7 +21,7 @@ CHECKPOINT_KEY = "ssmbio"
 class Pipeline(LightningModule):
     """A task: a model, its loss and its measures.
 
-    Subclasses set `task_name` and write `loss(batch) -> Tensor` and the evaluation steps.
+    Subclasses set `task_name` and `measures` and write `loss(batch) -> Tensor` and the evaluation steps.
 
     Args:
         facts: what the datamodule knows and prediction will need; JSON-safe.
@@ -33,6 +34,8 @@ class Pipeline(LightningModule):
     """
 
     task_name = ""
+    measures: tuple[str, ...] = ()
+    """What validation measures, which is what callbacks may monitor."""
 
     def __init__(
         self,
@@ -52,21 +55,44 @@ class Pipeline(LightningModule):
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
         # Every step draws from a stream of its own, so a resumed run repeats the uninterrupted one without any
         # generator state in the checkpoint.
-        torch.manual_seed((self.seed * 1_000_003 + self.trainer.global_step) * 1_009 + self.trainer.global_rank)
+        stream = np.random.SeedSequence((self.seed, self.current_epoch, batch_idx, self.global_rank))
+        torch.manual_seed(int(stream.generate_state(1, np.uint64)[0]))
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         loss = self.loss(batch)
         if not torch.isfinite(loss):
-            shown = ", ".join(str(int(i)) for i in batch["index"][:8])
             raise UserError(
                 f"the loss is {loss.item()} at step {self.global_step} "
-                f"(epoch {self.current_epoch}, batch {batch_idx}, training records {shown}"
-                f"{', …' if len(batch['index']) > 8 else ''})",
+                f"(epoch {self.current_epoch}, batch {batch_idx}: {self._places(batch['index'])})",
                 mend="lower optimizer.lr, or look at these records",
             )
         self.log("loss", loss, prog_bar=True, logger=False)
         self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(batch["index"]))
         return loss
+
+    def on_validation_end(self) -> None:
+        """Raises UserError if a monitored measure is undefined: it could neither pick a checkpoint nor stop a run."""
+        for callback in self.trainer.checkpoint_callbacks + self.trainer.early_stopping_callbacks:
+            monitor = getattr(callback, "monitor", None)
+            value = self.trainer.callback_metrics.get(monitor) if monitor else None
+            if value is not None and torch.isnan(value):
+                raise UserError(
+                    f"{monitor} is undefined on this validation set",
+                    mend="set callbacks.monitor=val/loss, or give a validation set in which every class occurs",
+                )
+
+    def _places(self, index: Tensor, most: int = 5) -> str:
+        """Where the training records of a batch lie, the first few of them."""
+        dataset = self.trainer.datamodule.train  # type: ignore[attr-defined]
+        shown = [dataset.records.where(int(i)) for i in index[:most]]
+        return "; ".join(shown) + ("; …" if len(index) > most else "")
+
+    def try_optimizer(self) -> None:
+        """Make an optimizer and a schedule and throw them away: raises what their settings make them raise."""
+        assert self.make_optimizer is not None, "built for prediction: no optimizer"
+        optimizer = self.make_optimizer(parameter_groups(self))
+        if self.make_scheduler is not None:
+            self.make_scheduler(optimizer, total_steps=100)
 
     def configure_optimizers(self) -> Any:
         assert self.make_optimizer is not None, "built for prediction: no optimizer"

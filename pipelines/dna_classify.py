@@ -32,6 +32,7 @@ class DnaClassify(Pipeline):
     """
 
     task_name = "dna_classify"
+    measures = tuple(f"val/{name}" for name in ("loss", "accuracy", "mcc", "auroc", "auprc", "f1"))
 
     def __init__(
         self,
@@ -48,6 +49,8 @@ class DnaClassify(Pipeline):
         self.tokenizer = tokenizer_from_spec(facts["tokenizer"])
         self.labels: list[str] = facts["labels"]
         self.problem: str = facts["problem"]
+        if not 0 <= label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be from 0 up to 1, got {label_smoothing}")
         self.label_smoothing = label_smoothing
         self.set_both_strands(both_strands)
         self.embedding = nn.Embedding(self.tokenizer.vocab_size, backbone.d_model)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 
 import numpy as np
@@ -13,6 +12,10 @@ from omegaconf import DictConfig
 from ssmbio import cli
 from ssmbio.errors import UserError
 from ssmbio.training.metrics import classification_metrics
+from ssmbio.training.results import metrics_as_json
+
+LONGEST = 12
+"""The longest k-mers counted: there are 4^k of them, and a weight for each and for every class."""
 
 
 def baseline(config: DictConfig) -> dict[str, float]:
@@ -20,6 +23,7 @@ def baseline(config: DictConfig) -> dict[str, float]:
     if config.get("data") is None:
         raise UserError("no data is chosen", mend="add data=<group>, as in data=table data.train=<file>")
     cli.require_values(config)
+    check_sizes(config.smallest, config.largest)
     try:
         from ssmbio.kmers import KmerBaseline
     except ImportError as error:
@@ -28,7 +32,7 @@ def baseline(config: DictConfig) -> dict[str, float]:
     datamodule = instantiate(config.data.datamodule)
     datamodule.setup("fit")
     if datamodule.test is None:
-        raise UserError("this data has no test set", mend="give one, as in data=table data.test=<file>")
+        raise UserError("this data has no test set", mend="choose other data, as in data=table data.test=<file>")
     if datamodule.problem == "multilabel":
         raise UserError("several labels a record", mend="the k-mer baseline needs one label a record")
     sequences, labels = {}, {}
@@ -42,8 +46,21 @@ def baseline(config: DictConfig) -> dict[str, float]:
     measured = classification_metrics(logits, torch.from_numpy(labels["test"]), datamodule.problem)
     metrics = {f"test/{name}": value for name, value in measured.items()}
     metrics |= {"strength": model.strength, "seconds": time.perf_counter() - started}
-    print(json.dumps(metrics, indent=2))
+    print(metrics_as_json(metrics))
     return metrics
+
+
+def check_sizes(smallest: object, largest: object) -> None:
+    """Raises UserError unless 1 ≤ smallest ≤ largest ≤ `LONGEST`, all whole numbers."""
+    for name, value in (("smallest", smallest), ("largest", largest)):
+        if type(value) is not int or not 1 <= value <= LONGEST:
+            raise UserError(
+                f"{name}={value} is not a length of k-mers", mend=f"set {name} to a whole number from 1 to {LONGEST}"
+            )
+    if smallest > largest:  # type: ignore[operator]
+        raise UserError(
+            f"smallest={smallest} is more than largest={largest}", mend=f"set largest to {smallest} or more"
+        )
 
 
 def main() -> None:

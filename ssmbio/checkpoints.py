@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
+from torch import Tensor
 
-from ssmbio.build import build_pipeline, check_targets
+from ssmbio.build import rebuild_pipeline
 from ssmbio.errors import UserError
 from ssmbio.pipelines.base import CHECKPOINT_KEY, Pipeline
 
@@ -39,7 +39,10 @@ def read_checkpoint(path: str | Path, task: str | None = None) -> dict[str, Any]
         raise UserError(
             "a checkpoint, but not one of ssmbio", where=path, mend="give a .ckpt file that ssmbio.train wrote"
         )
-    made_for = checkpoint[CHECKPOINT_KEY]["task"]
+    recipe = checkpoint[CHECKPOINT_KEY]
+    if not isinstance(recipe, dict) or not {"task", "config", "facts"} <= recipe.keys():
+        raise UserError("a checkpoint of ssmbio that lacks its recipe", where=path, mend="give one as it was written")
+    made_for = recipe["task"]
     if task is not None and made_for != task:
         raise UserError(f"a checkpoint of task {made_for}, not of {task}", where=path, mend=f"give one of {task}")
     return checkpoint
@@ -53,13 +56,28 @@ def load_pipeline(path: str | Path, task: str | None = None, trusted: tuple[str,
         trusted: full names of classes beside ours that the checkpoint may build.
     """
     checkpoint = read_checkpoint(path, task)
-    recipe = checkpoint[CHECKPOINT_KEY]
-    config = OmegaConf.create(recipe["config"])
-    check_targets(config.model, trusted)
-    check_targets(config.task, trusted)
-    pipeline = build_pipeline(config, recipe["facts"], training=False)
+    pipeline = rebuild_pipeline(checkpoint[CHECKPOINT_KEY], trusted)
+    check_weights(pipeline, checkpoint["state_dict"], path)
     pipeline.load_state_dict(checkpoint["state_dict"])
     return pipeline.eval()
+
+
+def check_weights(pipeline: Pipeline, weights: dict[str, Tensor], path: str | Path, skip: str = "\0") -> None:
+    """Raise UserError unless `weights` are those of this pipeline, by name and shape; names that begin with `skip` are
+    left out on both sides."""
+    own = {name: value for name, value in pipeline.state_dict().items() if not name.startswith(skip)}
+    for name, value in weights.items():
+        if name.startswith(skip):
+            continue
+        if name not in own or own[name].shape != value.shape:
+            raise UserError(
+                f"its {name} {tuple(value.shape)} does not fit this model",
+                where=path,
+                mend="use the same model settings",
+            )
+    missing = sorted(own.keys() - weights.keys())
+    if missing:
+        raise UserError(f"it has no {missing[0]}", where=path, mend="use the same model settings")
 
 
 def initialize_from(pipeline: Pipeline, path: str | Path) -> None:
@@ -72,16 +90,6 @@ def initialize_from(pipeline: Pipeline, path: str | Path) -> None:
     recipe = checkpoint[CHECKPOINT_KEY]
     if recipe["facts"]["tokenizer"] != pipeline.facts["tokenizer"]:
         raise UserError("its tokenizer differs from this run's", where=path, mend="choose the same data/tokenizer")
+    check_weights(pipeline, checkpoint["state_dict"], path, skip="head.")
     body = {name: value for name, value in checkpoint["state_dict"].items() if not name.startswith("head.")}
-    own = pipeline.state_dict()
-    for name, value in body.items():
-        if name not in own or own[name].shape != value.shape:
-            raise UserError(
-                f"its {name} {tuple(value.shape)} does not fit this model",
-                where=path,
-                mend="use the same model settings",
-            )
-    missing = [name for name in own if name not in body and not name.startswith("head.")]
-    if missing:
-        raise UserError(f"it has no {missing[0]}", where=path, mend="use the same model settings")
     pipeline.load_state_dict(body, strict=False)

@@ -16,6 +16,7 @@ from typing import Any
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, InstantiationException
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -58,8 +59,27 @@ def one_line_errors(config_name: str) -> Iterator[None]:
         fail(
             f"{error.filename or 'writing'}: {error.strerror}; free some space or choose another path, then run again."
         )
+    except MisconfigurationException as error:
+        fail(one_line(error))
     except KeyboardInterrupt:
         fail("interrupted.", code=130)
+
+
+@contextmanager
+def faults_of(part: str) -> Iterator[None]:
+    """Around the making of an object from the user's settings: whatever it raises for them is one line about `part`."""
+    try:
+        yield
+    except InstantiationException as error:
+        cause = error.__cause__ or error
+        raise UserError(f"{part}: {one_line(cause)}", mend="look at these settings with `--cfg job`") from error
+    except (ValueError, TypeError, RuntimeError, ImportError, AssertionError, MisconfigurationException) as error:
+        raise UserError(f"{part}: {one_line(error)}", mend="look at these settings with `--cfg job`") from error
+
+
+def one_line(error: BaseException) -> str:
+    """The message of an error of a library, with its lines joined."""
+    return " ".join(str(error).split()) or type(error).__name__
 
 
 def fail(message: str, code: int = 1) -> None:
@@ -118,7 +138,8 @@ def explain_configuration_error(error: Exception, config_name: str, overrides: l
     if match := re.search(
         r"Could not (?:find|load) '?([\w/.@-]+)'?\.?\s+Available options in '([^']+)':\s*(.*)", text, re.S
     ):
-        group, options = match[2], match[3].split()
+        # After the options, and a blank line, come the places that were searched.
+        group, options = match[2], re.split(r"\n\s*\n|Config search path", match[3])[0].split()
         wanted = match[1].rsplit("/", 1)[-1]
         close = nearest(wanted, options)
         hint = f"did you mean {group}={close}?" if close else "choose one of them"

@@ -13,14 +13,24 @@ from typing import IO
 
 from ssmbio.errors import UserError
 
-_FAULTS_OF_A_DISK = {
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EFBIG,
-    errno.EACCES,
-    errno.EPERM,
-    errno.EROFS,
-    errno.ENOTDIR,
+_MORE_SPACE = "free some space, or choose a folder on another disk (SSMBIO_CACHE names that of downloads)"
+_OTHER_FOLDER = "choose a folder you can write to (SSMBIO_CACHE names that of downloads)"
+_OTHER_NAME = "a folder of that name is in the way: choose another name, or remove it"
+_NOT_A_FOLDER = "a file stands where a folder is needed: choose another path, or remove it"
+
+# What a disk can do wrong, and what to do about it.
+_MEND = {
+    errno.ENOSPC: _MORE_SPACE,
+    errno.EDQUOT: _MORE_SPACE,
+    errno.EFBIG: _MORE_SPACE,
+    errno.EACCES: _OTHER_FOLDER,
+    errno.EPERM: _OTHER_FOLDER,
+    errno.EROFS: _OTHER_FOLDER,
+    errno.EISDIR: _OTHER_NAME,
+    errno.ENOTEMPTY: _OTHER_NAME,
+    errno.EEXIST: _NOT_A_FOLDER,
+    errno.ENOTDIR: _NOT_A_FOLDER,
+    errno.ENAMETOOLONG: "choose a shorter name",
 }
 
 
@@ -39,7 +49,7 @@ def new_file(path: str | Path) -> Iterator[Path]:
     The name is of this process alone, so several processes may make the same file at once: the last one stays.
 
     Raises:
-        UserError: the disk is full or the folder cannot be written; nothing is left behind.
+        UserError: the disk is full, the folder cannot be written, or a folder has that name; nothing is left behind.
     """
     path = Path(path)
     with _disk_faults(path):
@@ -87,10 +97,7 @@ def _disk_faults(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FAULTS_OF_A_DISK:
+        mend = _MEND.get(error.errno or 0)
+        if mend is None:
             raise
-        raise UserError(
-            f"cannot be written ({error.strerror})",
-            where=path,
-            mend="free some space, or choose a folder on another disk (SSMBIO_CACHE names that of downloads)",
-        ) from error
+        raise UserError(f"cannot be written ({error.strerror})", where=path, mend=mend) from error

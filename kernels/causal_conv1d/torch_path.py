@@ -7,11 +7,14 @@ its taps lie inside the row, and no tap of one sequence reaches into another. Th
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+_BLOCK = 2**17  # elements: the few tensors of a block, half a megabyte each, stay in the caches
 
 
 def forward(
@@ -26,9 +29,12 @@ def forward(
     """y (B, L, D) and the final state (B or S, K − 1, D)."""
     places = _Places.of(x, weight.shape[1], cu_seqlens, reverse)
     row = _write_row(x, initial_state, places)
-    y = _correlate(row, _taps(weight, row.dtype, reverse), bias)[:, places.windows]
-    y = F.silu(y) if activation == "silu" else y
-    return y.to(x.dtype), _states(row, places.final)
+    taps = _taps(weight, row.dtype, reverse)
+    y = row.new_empty(row.shape[0], row.shape[1] - taps.shape[0] + 1, row.shape[2])
+    for windows, reach in _blocks(row, taps):
+        part = _correlate(row[:, reach], taps, bias)
+        y[:, windows] = F.silu(part) if activation == "silu" else part
+    return y[:, places.windows].to(x.dtype), _states(row, places.final)
 
 
 def backward(
@@ -46,24 +52,25 @@ def backward(
     places = _Places.of(x, weight.shape[1], cu_seqlens, reverse)
     row = _write_row(x, initial_state, places)
     taps = _taps(weight, row.dtype, reverse)
-    d_out = dy.to(row.dtype)
-    if activation == "silu":
-        d_out = torch.ops.aten.silu_backward(d_out, _correlate(row, taps, bias)[:, places.windows])
-    windows = row.shape[1] - taps.shape[0] + 1
+    d_y = dy.to(row.dtype)
     if cu_seqlens is not None:  # windows that straddle two sequences are no output
-        d_packed, d_out = d_out, row.new_zeros(1, windows, row.shape[2])
-        d_out[:, places.windows] = d_packed
-
-    d_row, d_taps = torch.zeros_like(row), torch.empty_like(taps)
-    for k, tap in enumerate(taps):
-        d_row[:, k : k + windows].addcmul_(d_out, tap)
-        d_taps[k] = (d_out * row[:, k : k + windows]).sum((0, 1))
+        d_y = row.new_zeros(1, row.shape[1] - taps.shape[0] + 1, row.shape[2])
+        d_y[:, places.windows] = dy.to(row.dtype)
+    d_row, d_taps, d_bias = torch.zeros_like(row), torch.zeros_like(taps), torch.zeros_like(taps[0])
+    for windows, reach in _blocks(row, taps):
+        here, d_here, d_out = row[:, reach], d_row[:, reach], d_y[:, windows]
+        if activation == "silu":
+            d_out = torch.ops.aten.silu_backward(d_out, _correlate(here, taps, bias))
+        d_bias += d_out.sum((0, 1))
+        for k, tap in enumerate(taps):
+            d_here[:, k : k + d_out.shape[1]].addcmul_(d_out, tap)
+            d_taps[k] += (d_out * here[:, k : k + d_out.shape[1]]).sum((0, 1))
     if d_final_state is not None:
         d_row[:, places.final] += d_final_state.view(row.shape[0], *places.final.shape, -1)
     return (
         d_row[:, places.inputs].to(x.dtype, copy=True),
         (d_taps.flip(0) if reverse else d_taps).t().to(weight.dtype).contiguous(),
-        None if bias is None else d_out.sum((0, 1)).to(bias.dtype),
+        None if bias is None else d_bias.to(bias.dtype),
         None if initial_state is None else _states(d_row, places.given),
     )
 
@@ -117,6 +124,15 @@ def _taps(weight: Tensor, dtype: torch.dtype, reverse: bool) -> Tensor:
     """(K, D), in the order of the row."""
     taps = weight.to(dtype).t()
     return taps.flip(0) if reverse else taps.contiguous()
+
+
+def _blocks(row: Tensor, taps: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Windows, some at a time so that a block stays in the cache, and the stretch of the row they reach over."""
+    windows, halo = row.shape[1] - taps.shape[0] + 1, taps.shape[0] - 1
+    size = max(1, _BLOCK // (row.shape[0] * row.shape[2]))
+    for first in range(0, windows, size):
+        last = min(first + size, windows)
+        yield slice(first, last), slice(first, last + halo)
 
 
 def _correlate(row: Tensor, taps: Tensor, bias: Tensor | None) -> Tensor:

@@ -56,6 +56,8 @@ class Stack(nn.Module):
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
+        if d_model < 1 or n_layers < 1:
+            raise ValueError(f"d_model and n_layers must be at least 1, got {d_model} and {n_layers}")
         self.d_model = d_model
         make = partial(Bidirectional, mixer=mixer) if bidirectional else mixer
         self.blocks = nn.ModuleList(Block(make(d_model), dropout) for _ in range(n_layers))

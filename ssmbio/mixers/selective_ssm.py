@@ -43,6 +43,12 @@ class SelectiveSSM(nn.Module):
         dt_init_floor: float = 1e-4,
     ) -> None:
         super().__init__()
+        if not 2 <= d_conv <= 8:
+            raise ValueError(f"d_conv must be from 2 to 8, got {d_conv}")
+        if d_state < 1 or dt_rank < 1:
+            raise ValueError(f"d_state and dt_rank must be at least 1, got {d_state} and {dt_rank}")
+        if not 0 < dt_min <= dt_max:
+            raise ValueError(f"dt_min and dt_max must be 0 < dt_min <= dt_max, got {dt_min} and {dt_max}")
         self.d_inner, self.d_state, self.d_conv, self.dt_rank = d_inner, d_state, d_conv, dt_rank
         # A depthwise convolution's default bounds in torch: 1 / √K for weight and bias.
         bound = d_conv**-0.5

@@ -14,7 +14,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_precision_recall_curve, binary_roc
 
 BLUE, ORANGE, GREY = "#1f5fa8", "#d9730d", "#8a8a8a"
-MAX_CURVES = 12  # more classes than this and only their mean is drawn
+MAX_CURVES = 12  # of the first classes, in a picture that stays readable
 
 
 def learning_curves(path: Path, csv_files: Sequence[Path]) -> None:

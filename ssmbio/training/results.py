@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -16,20 +18,30 @@ from ssmbio.files import whole_file
 
 
 def write_metrics(path: Path, metrics: dict[str, float]) -> None:
-    """metrics.json: names to numbers, an undefined measure as NaN."""
+    """metrics.json, see `metrics_as_json`."""
     with whole_file(path) as file:
-        json.dump(metrics, file, indent=2)
-        file.write("\n")
+        file.write(metrics_as_json(metrics) + "\n")
+
+
+def metrics_as_json(metrics: dict[str, float]) -> str:
+    """Names to numbers; an undefined measure is null, since JSON has no NaN."""
+    values = {name: value if math.isfinite(value) else None for name, value in metrics.items()}
+    return json.dumps(values, indent=2, allow_nan=False)
 
 
 def prediction_header(labels: Sequence[str]) -> str:
-    return "\t".join(["name", "start", "end", "strand", "label", *(f"p_{label}" for label in labels)]) + "\n"
+    return "\t".join(["name", "start", "end", "strand", "label", *(f"p_{_cell(label)}" for label in labels)]) + "\n"
 
 
 def prediction_row(record: Record, label: str, scores: Iterable[float]) -> str:
     """One line: where the window lies (0-based, half-open), the label, and a probability for each class."""
-    fields = [record.name, str(record.start), str(record.end), record.strand, label]
+    fields = [_cell(record.name), str(record.start), str(record.end), record.strand, _cell(label)]
     return "\t".join([*fields, *(f"{score:.6g}" for score in scores)]) + "\n"
+
+
+def _cell(text: str) -> str:
+    """A name that stays in its cell: every run of white space, tabs and line ends among it, becomes one space."""
+    return re.sub(r"\s+", " ", text)
 
 
 def named_label(scores: Tensor, labels: Sequence[str], problem: str) -> str:
@@ -46,12 +58,12 @@ def true_label(value: Tensor, labels: Sequence[str], problem: str) -> str:
 
 
 def write_predictions(
-    path: Path, records: Sequence[Record], scores: Tensor, truth: Tensor, labels: Sequence[str], problem: str
+    path: Path, records: Iterable[Record], scores: Tensor, truth: Tensor, labels: Sequence[str], problem: str
 ) -> None:
     """test_predictions.tsv: as `predict` writes it, and the true label in a last column.
 
     Args:
-        records: B records, in the order of the rows.
+        records: B records, in the order of the rows; they are taken one at a time.
         scores: (B, C) probabilities.
         truth: (B,) classes or (B, C) of 0 and 1.
     """
@@ -59,19 +71,21 @@ def write_predictions(
         file.write(prediction_header(labels).rstrip("\n") + "\ttrue_label\n")
         for record, row, value in zip(records, scores, truth, strict=True):
             line = prediction_row(record, named_label(row, labels, problem), row.tolist())
-            file.write(f"{line.rstrip()}\t{true_label(value, labels, problem)}\n")
+            file.write(f"{line.rstrip()}\t{_cell(true_label(value, labels, problem))}\n")
 
 
 def print_metrics(metrics: dict[str, float], title: str, folder: Path) -> None:
-    """The measures as a short table, then the folder that holds everything."""
-    table = Table(title=title)
+    """The title, the measures as a short table, then the folder that holds everything."""
+    table = Table()
     table.add_column("measure")
     table.add_column("value", justify="right")
     for name, value in metrics.items():
         table.add_row(name, f"{value:,}" if isinstance(value, int) else f"{value:.4f}")
     console = Console()
+    # Not the table's own title, which would be broken at the table's width.
+    console.print(title, soft_wrap=True, highlight=False, markup=False)
     console.print(table)
-    console.print(f"results in {folder}", soft_wrap=True, highlight=False)
+    console.print(f"results in {folder}", soft_wrap=True, highlight=False, markup=False)
 
 
 def count_parameters(module: torch.nn.Module) -> int:

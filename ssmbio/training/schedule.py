@@ -20,7 +20,7 @@ def cosine_with_warmup(optimizer: Optimizer, total_steps: int, warmup: float = 0
         warmup: steps of the rise; below 1, a fraction of `total_steps`.
         minimum: factor of the learning rate at the end.
     """
-    rise = round(warmup * total_steps) if warmup < 1 else int(warmup)
+    rise = _steps(warmup, total_steps)
 
     def factor(step: int) -> float:
         if step < rise:
@@ -33,8 +33,14 @@ def cosine_with_warmup(optimizer: Optimizer, total_steps: int, warmup: float = 0
 
 def constant_with_warmup(optimizer: Optimizer, total_steps: int, warmup: float = 0.0) -> LambdaLR:
     """Linear rise from 0, then flat. Arguments as for `cosine_with_warmup`."""
-    rise = round(warmup * total_steps) if warmup < 1 else int(warmup)
+    rise = _steps(warmup, total_steps)
     return LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / (rise + 1)))
+
+
+def _steps(warmup: float, total_steps: int) -> int:
+    if warmup < 0:
+        raise ValueError(f"warmup must not be negative, got {warmup}")
+    return round(warmup * total_steps) if warmup < 1 else int(warmup)
 
 
 def training_steps(trainer: Trainer, batches: int) -> int:

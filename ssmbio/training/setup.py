@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
+
+from ssmbio.data.nearest import instead_of
+from ssmbio.errors import UserError
 
 
 def build_enabled(nodes: DictConfig | None) -> list[Any]:
@@ -25,6 +30,44 @@ def build_enabled(nodes: DictConfig | None) -> list[Any]:
     return built
 
 
+def build_callbacks(config: DictConfig, measures: Iterable[str], logged: bool) -> list[Callback]:
+    """The callbacks of a run, less those that would have nothing to look at.
+
+    Args:
+        measures: what validation will measure, `val/loss` and so on.
+        logged: whether there is a logger.
+
+    Raises:
+        UserError: a callback monitors something else.
+    """
+    callbacks: list[Callback] = build_enabled(config.get("callbacks"))
+    validated = config.trainer.get("limit_val_batches", 1.0) != 0
+    kept = []
+    for callback in callbacks:
+        monitor = getattr(callback, "monitor", None)
+        if monitor is not None and monitor not in measures:
+            raise UserError(
+                f"callbacks.monitor={monitor} is not measured", mend=f"choose another: {instead_of(monitor, measures)}"
+            )
+        if monitor is not None and not validated:
+            continue
+        if isinstance(callback, LearningRateMonitor) and not logged:
+            continue
+        kept.append(callback)
+    return kept
+
+
+def early_stop(trainer: Trainer) -> str | None:
+    """Why training stopped before its last epoch, or None if it did not."""
+    for callback in trainer.early_stopping_callbacks:
+        if isinstance(callback, EarlyStopping) and callback.stopped_epoch:
+            return (
+                f"stopped early after {callback.stopped_epoch + 1} epochs: {callback.monitor} was not better than "
+                f"{float(callback.best_score):.4f} in {callback.patience} validations"
+            )
+    return None
+
+
 def build_trainer(config: DictConfig, callbacks: list[Callback], loggers: list[Logger]) -> Trainer:
     """The Lightning trainer; `precision: auto` is bf16 autocast on a GPU that has it and float32 elsewhere."""
     settings = OmegaConf.to_container(config.trainer, resolve=True)
@@ -32,4 +75,5 @@ def build_trainer(config: DictConfig, callbacks: list[Callback], loggers: list[L
     if settings.get("precision") == "auto":
         on_gpu = settings.get("accelerator") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
         settings["precision"] = "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
+    settings["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
     return instantiate(settings, callbacks=callbacks, logger=loggers or False)

@@ -129,7 +129,6 @@ def test_every_setting_reaches_the_datamodule(files: Path) -> None:
         "truncate": True,
         "val_fraction": 0.2,
         "reverse_complement": 0.25,
-        "soft_masked_weight": 0.5,
         "group_lengths": True,
         "num_workers": 1,
         "pin_memory": False,

@@ -2,8 +2,8 @@
 
 The rule: against the float64 reference, in outputs and every gradient, the root-mean-square error is at most twice that
 of the reference run in the precision of the inputs. Errors are shares of the result's root mean square, averaged over a
-few draws of the inputs, for a gradient of six numbers can be exact by luck. An error of the reference below the rounding
-of the result's own dtype counts as that rounding: no arithmetic avoids it.
+few draws of the inputs, for a gradient of six numbers can be exact by luck. Where the reference comes closer than two
+roundings of float32 (a quarter of one of a half precision, whose results are rounded once) it counts as that close.
 """
 
 from __future__ import annotations
@@ -172,19 +172,24 @@ def in_float64(tensors: Tensors) -> Tensors:
     }
 
 
-def check_against_reference(case: Case, backend: str) -> None:
-    """Holds a backend to the rule at the top of this file."""
+def check_against_reference(case: Case, backend: str, reference: str = "reference", draws: int = 4) -> None:
+    """Holds a backend to the rule at the top of this file.
+
+    `reference="torch"` is for lengths at which the sequential reference would take hours; the torch path in float64 is
+    itself held to it, to 1e-11, by test_selective_scan.py.
+    """
     interpreted = backend == "triton" and DEVICE == "cpu"
-    found, reference = {}, {}
-    for seed in range(2 if case.length > 200 else 4):
+    found, same_precision = {}, {}
+    for seed in range(draws):
         tensors = case.inputs(seed)
-        exact = run(case, in_float64(tensors), "reference")
-        _record(reference, run(case, tensors, "reference"), exact)
+        exact = run(case, in_float64(tensors), reference)
+        _record(same_precision, run(case, tensors, reference), exact)
         if seed == 0 or not interpreted:  # the interpreter takes seconds a run
             _record(found, run(case, tensors, backend), exact)
     for name, (error, dtype) in found.items():
-        assert dtype == reference[name][1], f"{name}: {dtype} in place of {reference[name][1]}"
-        allowed = 2 * max(_mean(reference[name][0]), torch.finfo(dtype).eps)
+        assert dtype == same_precision[name][1], f"{name}: {dtype} in place of {same_precision[name][1]}"
+        closest = torch.finfo(dtype).eps * (0.25 if dtype in (torch.bfloat16, torch.float16) else 2)
+        allowed = 2 * max(_mean(same_precision[name][0]), closest)
         assert _mean(error) <= allowed, f"{name}: relative error {_mean(error):.3g}, allowed {allowed:.3g}"
 
 

@@ -32,7 +32,7 @@ INTERPRETED = (
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_torch_path_is_as_exact_as_the_reference(case: ConvolutionCase) -> None:
-    check_against_reference(case, "torch")
+    check_against_reference(case, "torch", draws=2 if case.length > 200 else 4)
 
 
 @pytest.mark.parametrize("backend", [TRITON])

@@ -23,16 +23,16 @@ def part(tensors: Tensors, positions: slice, **changed: Tensor) -> Tensors:
 @pytest.mark.parametrize(
     "case",
     [
-        ScanCase(37, batch=1),
-        ScanCase(37, batch=1, reverse=True),
-        ConvolutionCase(37),
-        ConvolutionCase(37, reverse=True),
+        ScanCase(35, batch=1),
+        ScanCase(35, batch=1, reverse=True),
+        ConvolutionCase(35),
+        ConvolutionCase(35, reverse=True),
     ],
     ids=str,
 )
 def test_whole_is_pieces_with_the_state_carried(case: Case, backend: str, dtype: torch.dtype, tolerance: float) -> None:
     tensors = replace(case, dtype=dtype).inputs()
-    bounds = [slice(*ends) for ends in pairwise((0, 1, 3, 36, 37))]  # pieces shorter than the taps, too
+    bounds = [slice(*ends) for ends in pairwise((0, 2, 35))]  # pieces shorter than the taps, too
     state, outputs = tensors["initial_state"], []
     for positions in reversed(bounds) if case.reverse else bounds:
         y, state = case.outputs(part(tensors, positions, initial_state=state), backend)
@@ -45,10 +45,10 @@ def test_whole_is_pieces_with_the_state_carried(case: Case, backend: str, dtype:
 @pytest.mark.parametrize(
     "case",
     [
-        ScanCase(37, offsets=(0, 1, 3, 34, 37)),
-        ScanCase(37, offsets=(0, 1, 3, 34, 37), reverse=True),
-        ConvolutionCase(37, offsets=(0, 1, 3, 34, 37)),
-        ConvolutionCase(37, offsets=(0, 1, 3, 34, 37), reverse=True),
+        ScanCase(35, offsets=(0, 1, 34, 35)),
+        ScanCase(35, offsets=(0, 1, 34, 35), reverse=True),
+        ConvolutionCase(35, offsets=(0, 1, 34, 35)),
+        ConvolutionCase(35, offsets=(0, 1, 34, 35), reverse=True),
     ],
     ids=str,
 )
@@ -69,10 +69,10 @@ def test_packed_is_each_sequence_alone(case: Case, backend: str, dtype: torch.dt
 @pytest.mark.parametrize(
     "case",
     [
-        ScanCase(37, batch=1),
-        ScanCase(37, offsets=(0, 1, 3, 34, 37)),
-        ConvolutionCase(37),
-        ConvolutionCase(37, offsets=(0, 1, 3, 34, 37)),
+        ScanCase(35, batch=1),
+        ScanCase(35, offsets=(0, 1, 34, 35)),
+        ConvolutionCase(35),
+        ConvolutionCase(35, offsets=(0, 1, 34, 35)),
     ],
     ids=str,
 )
@@ -168,7 +168,7 @@ def test_threads_do_not_change_the_bits_of_a_large_scan() -> None:
 @pytest.mark.parametrize("backend", ["torch", TRITON])
 def test_halves_of_one_projection_are_read_where_they_lie(backend: str) -> None:
     """Inputs with foreign strides, and the gradient of a sum, whose strides are zero, give what copies give."""
-    case = ScanCase(20, channels=4)
+    case = ScanCase(10, channels=4)
     tensors = case.inputs()
     together = torch.cat([tensors["u"], tensors["z"], tensors["B"][:, :, 0], tensors["C"][:, :, 0]], dim=-1).detach()
     u, z, B, C = together.split([4, 4, 5, 5], dim=-1)
@@ -176,5 +176,5 @@ def test_halves_of_one_projection_are_read_where_they_lie(backend: str) -> None:
     views |= {"B": B.unsqueeze(2).requires_grad_(), "C": C.unsqueeze(2).requires_grad_()}
     assert not views["u"].is_contiguous()
     for given in (tensors, views):
-        given["dy"] = torch.ones((), device=together.device).expand(2, 20, 4)
+        given["dy"] = torch.ones((), device=together.device).expand(2, 10, 4)
     check_equal(run(case, views, backend), run(case, tensors, backend), 1e-6)

@@ -69,8 +69,10 @@ def test_loss_by_hand():
     logits, labels = torch.tensor([[2.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0])
     per_record = torch.log(torch.exp(logits).sum(1)) - logits[:, 0]
     torch.testing.assert_close(classification_loss(logits, labels, "binary"), per_record.mean())
-    weights = torch.tensor([3.0, 1.0])  # both are of class 0: a weighted mean of equal weights
-    torch.testing.assert_close(classification_loss(logits, labels, "binary", weights), per_record.mean())
+    mixed = torch.tensor([0, 1])
+    per_record = torch.log(torch.exp(logits).sum(1)) - logits[torch.arange(2), mixed]
+    weighted = (3 * per_record[0] + per_record[1]) / 4
+    torch.testing.assert_close(classification_loss(logits, mixed, "binary", torch.tensor([3.0, 1.0])), weighted)
     multi = classification_loss(torch.zeros(2, 3), torch.ones(2, 3), "multilabel")
     torch.testing.assert_close(multi, torch.tensor(math.log(2.0)))
 

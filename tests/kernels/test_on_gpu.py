@@ -1,0 +1,130 @@
+"""The Triton kernels at the sizes they are for: `pytest -m gpu` on a machine with a CUDA GPU."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from op_cases import Case, ConvolutionCase, ScanCase, Tensors, check_against_reference, run
+from torch import Tensor
+
+from ssmbio.kernels import causal_conv1d, selective_scan
+
+pytestmark = [pytest.mark.gpu, pytest.mark.timeout(900)]
+
+FULL_SIZE = (
+    ScanCase(2**16, batch=1, channels=512, states=16, dtype=torch.bfloat16),
+    ScanCase(2**16 - 37, batch=1, channels=512, states=16, reverse=True, groups=4),
+    ScanCase(4096, batch=16, channels=512, states=16, dtype=torch.bfloat16, initial=False),
+    ScanCase(128, batch=512, channels=512, states=16, dtype=torch.float16, reverse=True),
+    ScanCase(2**15, channels=512, states=16, slow=True),
+    ScanCase(2**15, channels=256, states=64, offsets=(0, 1, 5, 300, 20000, 32767, 2**15), dtype=torch.bfloat16),
+    ScanCase(2000, channels=100, states=256),
+    ConvolutionCase(2**18, batch=1, channels=512, dtype=torch.bfloat16),
+    ConvolutionCase(2**16 - 37, channels=500, reverse=True),
+    ConvolutionCase(2**15, channels=512, offsets=(0, 1, 5, 300, 20000, 32767, 2**15), reverse=True),
+)
+
+
+@pytest.mark.parametrize("case", FULL_SIZE, ids=str)
+def test_full_size_is_as_exact_as_the_torch_path(case: Case) -> None:
+    check_against_reference(case, "triton", reference="torch", draws=1)
+
+
+@pytest.mark.parametrize("case", [FULL_SIZE[0], FULL_SIZE[5], FULL_SIZE[7]], ids=str)
+def test_full_size_repeats_bit_for_bit(case: Case) -> None:
+    first, second = (run(case, case.inputs(), "triton") for _ in range(2))
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def half_precision(*shape: int, seed: int, scale: float = 1) -> Tensor:
+    random = torch.Generator("cuda").manual_seed(seed)
+    return torch.empty(shape, device="cuda", dtype=torch.bfloat16).normal_(generator=random).mul_(scale)
+
+
+def same_at_every_position(found: Tensor, expected: Tensor, name: str) -> None:
+    """Along (1, L, …): bfloat16 results of the same sums in another order, compared a stretch at a time."""
+    scale = expected[:, : 2**16].float().abs().max().item()
+    for start in range(0, expected.shape[1], 2**20):
+        stretch = slice(start, start + 2**20)
+        error = (found[:, stretch].float() - expected[:, stretch].float()).abs().max().item()
+        assert error <= scale / 64, (
+            f"{name}: differs by {error:.3g} after position {start}, where values are {scale:.3g}"
+        )
+
+
+LENGTH, CHANNELS, STATES = 2**22 + 1000, 512, 16  # 2^31 elements and a little more
+CUT = 2**21 + 33
+
+
+def halves(tensors: Tensors, positions: slice) -> Tensors:
+    along = ("u", "delta", "B", "C", "x", "dy")
+    return {
+        name: value.detach()[:, positions].requires_grad_(name != "dy") if name in along else value
+        for name, value in tensors.items()
+    }
+
+
+def test_scan_past_two_to_the_31_elements_is_its_halves_with_the_state_carried() -> None:
+    """Forward, and backward with the gradient of the state carried the other way."""
+    tensors = {
+        "u": half_precision(1, LENGTH, CHANNELS, seed=0).requires_grad_(),
+        "delta": half_precision(1, LENGTH, CHANNELS, seed=1, scale=0.1).abs_().requires_grad_(),
+        "B": half_precision(1, LENGTH, STATES, seed=2).requires_grad_(),
+        "C": half_precision(1, LENGTH, STATES, seed=3).requires_grad_(),
+        "dy": half_precision(1, LENGTH, CHANNELS, seed=4),
+    }
+    A = (-torch.rand(CHANNELS, STATES, generator=torch.Generator().manual_seed(5))).cuda().requires_grad_()
+
+    def scan(tensors: Tensors, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        u, delta, B, C = (tensors[name] for name in ("u", "delta", "B", "C"))
+        return selective_scan(u, delta, A, B, C, initial_state=state, return_final_state=True, backend="triton")
+
+    names = ("u", "delta", "B", "C")
+    y, final_state = scan(tensors, None)
+    *whole, dA = torch.autograd.grad(y, [*(tensors[name] for name in names), A], tensors["dy"])
+
+    first, second = halves(tensors, slice(0, CUT)), halves(tensors, slice(CUT, None))
+    y_first, carried = scan(first, None)
+    state = carried.detach().requires_grad_()
+    y_second, last = scan(second, state)
+    same_at_every_position(torch.cat([y_first, y_second], dim=1).detach(), y.detach(), "y")
+    torch.testing.assert_close(last, final_state, rtol=1e-3, atol=1e-3 * final_state.abs().max().item())
+    del y, final_state, last
+
+    *after, dA_after, d_state = torch.autograd.grad(
+        y_second, [*(second[name] for name in names), A, state], second["dy"]
+    )
+    *before, dA_before = torch.autograd.grad(
+        (y_first, carried), [*(first[name] for name in names), A], (first["dy"], d_state)
+    )
+    for name, left, right, gradient in zip(names, before, after, whole, strict=True):
+        same_at_every_position(left, gradient[:, :CUT], f"first half of the gradient of {name}")
+        same_at_every_position(right, gradient[:, CUT:], f"second half of the gradient of {name}")
+    torch.testing.assert_close(dA_before + dA_after, dA, rtol=1e-3, atol=1e-3 * dA.abs().max().item())
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_convolution_past_two_to_the_31_elements_is_its_halves_with_the_state_carried(reverse: bool) -> None:
+    x = half_precision(1, LENGTH, CHANNELS, seed=0).requires_grad_()
+    dy = half_precision(1, LENGTH, CHANNELS, seed=1)
+    weight = torch.randn(CHANNELS, 4, generator=torch.Generator().manual_seed(2)).cuda().requires_grad_()
+
+    def convolve(x: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        return causal_conv1d(x, weight, initial_state=state, return_final_state=True, reverse=reverse, backend="triton")
+
+    y, _ = convolve(x, None)
+    dx, d_weight = torch.autograd.grad(y, [x, weight], dy)
+    parts = [slice(0, CUT), slice(CUT, None)]
+    early, late = reversed(parts) if reverse else parts
+    x_early, x_late = (x.detach()[:, positions].requires_grad_() for positions in (early, late))
+    y_early, carried = convolve(x_early, None)
+    y_late, _ = convolve(x_late, carried)
+    same_at_every_position(y_early.detach(), y.detach()[:, early], "y")
+    same_at_every_position(y_late.detach(), y.detach()[:, late], "y")
+    dx_early, dx_late, d_weight_halves = torch.autograd.grad(
+        (y_early, y_late), [x_early, x_late, weight], (dy[:, early], dy[:, late])
+    )
+    same_at_every_position(dx_early, dx[:, early], "gradient of x")
+    same_at_every_position(dx_late, dx[:, late], "gradient of x")
+    torch.testing.assert_close(d_weight_halves, d_weight, rtol=1e-3, atol=1e-3 * d_weight.abs().max().item())
