@@ -64,10 +64,11 @@ class KmerBaseline:
         """labels are classes 0..C-1, (B,); the log-likelihood of `val` picks the strength."""
         self.scaler = MaxAbsScaler()
         x, x_val = self.scaler.fit_transform(self._counts(train)), self.scaler.transform(self._counts(val))
+        self.classes = 1 + max(labels.max(), val_labels.max())
         best = -np.inf
         for strength in STRENGTHS:
             model = LogisticRegression(C=strength, max_iter=2000).fit(x, labels)
-            certainty = model.predict_proba(x_val)[np.arange(len(val_labels)), val_labels]
+            certainty = self._probabilities(model, x_val)[np.arange(len(val_labels)), val_labels]
             likelihood = np.log(np.maximum(certainty, 1e-12)).mean()
             if likelihood > best:
                 best, self.model, self.strength = likelihood, model, strength
@@ -75,7 +76,13 @@ class KmerBaseline:
 
     def scores(self, sequences: Sequence[bytes]) -> np.ndarray:
         """(B, C) probabilities."""
-        return self.model.predict_proba(self.scaler.transform(self._counts(sequences)))
+        return self._probabilities(self.model, self.scaler.transform(self._counts(sequences)))
+
+    def _probabilities(self, model: LogisticRegression, x: sparse.csr_matrix) -> np.ndarray:
+        """(B, C): a class that only the validation data hold has probability 0."""
+        found = np.zeros((x.shape[0], self.classes))
+        found[:, model.classes_] = model.predict_proba(x)
+        return found
 
     def _counts(self, sequences: Sequence[bytes]) -> sparse.csr_matrix:
         return kmer_counts(sequences, self.smallest, self.largest)

@@ -11,6 +11,7 @@ import re
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_module
@@ -22,6 +23,7 @@ from ssmbio.data.records import Record
 from ssmbio.data.tokenizers import CharacterTokenizer
 from ssmbio.errors import UserError
 from ssmbio.files import new_file
+from ssmbio.kmers import KmerBaseline
 from ssmbio.training.results import write_metrics, write_predictions
 
 SMALL = ("task=dna_classify", "run_dir=run", "model.d_model=8", "model.n_layers=1", "model.mixer.d_state=4")
@@ -212,6 +214,15 @@ def test_measures_that_one_class_leaves_undefined(evaluate):
     assert metrics()["test/auroc"] is None
     assert metrics()["test/mcc"] is None
     assert metrics()["test/accuracy"] == sum(row["label"] == "a" for row in predictions()) / 8
+
+
+def test_the_baseline_gives_a_class_it_never_saw_no_probability():
+    model = KmerBaseline(1, 2).fit([b"AAAA", b"CCCC"] * 4, np.array([0, 2] * 4), [b"AAAA", b"GGGG"], np.array([0, 1]))
+    scores = model.scores([b"AAAA", b"CCCC"])
+    assert scores.shape == (2, 3)
+    assert scores.argmax(1).tolist() == [0, 2]
+    assert scores[:, 1].tolist() == [0, 0]
+    np.testing.assert_allclose(scores.sum(1), 1)
 
 
 def test_measures_are_json(tmp_path):
