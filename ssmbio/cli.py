@@ -108,6 +108,11 @@ def require_values(config: DictConfig) -> None:
         raise UserError(f"{key} is not set", mend=f"add {key}=… to the command")
 
 
+def listed(value: Any) -> tuple[str, ...]:
+    """A setting that may be one name or several."""
+    return (value,) if isinstance(value, str) else tuple(value or ())
+
+
 def missing_keys(config: DictConfig) -> list[str]:
     """Settings that are `???` themselves (OmegaConf's own function fails on references to such)."""
     return [key for key in _keys(config) if OmegaConf.is_missing(*_parent(config, key))]
@@ -156,6 +161,9 @@ def explain_configuration_error(error: Exception, config_name: str, overrides: l
 
 def _unknown_key(key: str, config_name: str, overrides: list[str]) -> str:
     config = _compose_without(key, config_name, overrides)
+    part = key.split(".")[0]
+    if config is not None and part != key and config.get(part) is None and part in ("data", "model"):
+        return f"{key} has no meaning yet; choose {part}=<group> too (--help lists them)."
     close = nearest(key, _keys(config)) if config is not None else None
     hint = f"did you mean {close}?" if close else "`--cfg job` prints every key."
     return f"unknown key {key}; {hint}"

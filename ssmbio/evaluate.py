@@ -29,7 +29,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
         raise UserError("ckpt is not set", mend="add ckpt=… to the command: a .ckpt file or a run folder")
     with cli.faults_of("seed"):
         seed_everything(config.seed, workers=True, verbose=False)
-    trusted = tuple(config.trust)
+    trusted = cli.listed(config.trust)
     pipeline = cast(DnaClassify, load_pipeline(config.ckpt, "dna_classify", trusted))
     datamodule = test_data(config, pipeline, trusted)
     run_dir = Path(str(config.run_dir))

@@ -27,7 +27,7 @@ def predict(config: DictConfig) -> int:
     """Write one line for each record or window; returns how many."""
     cli.require_values(config)
     check_settings(config)
-    pipeline = cast(DnaClassify, load_pipeline(config.ckpt, "dna_classify", tuple(config.trust)))
+    pipeline = cast(DnaClassify, load_pipeline(config.ckpt, "dna_classify", cli.listed(config.trust)))
     predictor = Predictor(pipeline, config.device, config.precision, config.both_strands)
     records = iter_records(
         str(config.input),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
@@ -54,7 +55,7 @@ def with_saved_overrides(arguments: list[str]) -> list[str]:
     saved = Path(given.get("run_dir", "")) / "config.yaml"
     if "ckpt" not in given or "task" in given or "run_dir" not in given or not saved.is_file():
         return arguments
-    before = OmegaConf.load(saved).get("overrides") or []
+    before: list[str] = OmegaConf.to_container(OmegaConf.load(saved)).get("overrides", [])  # type: ignore[union-attr]
     return [text for text in before if text.lstrip("+~").split("=")[0] not in given] + arguments
 
 
@@ -71,7 +72,7 @@ def resumed_config(config: DictConfig) -> DictConfig:
         raise UserError("which run to resume is not said", mend="add run_dir=<the run's folder> to the command")
     if not saved_at.is_file():
         raise UserError("no such file, so there is no run to resume", where=saved_at, mend="give the run's run_dir=…")
-    saved = OmegaConf.load(saved_at)
+    saved = cast(DictConfig, OmegaConf.load(saved_at))
     before: list[str] = list(saved.pop("overrides", []))
     added = [text for text in HydraConfig.get().overrides.task if text not in before and "=" in text]
     groups = HydraConfig.get().runtime.choices

@@ -68,6 +68,12 @@ def test_mistakes_on_the_command_line_get_one_line(command, arguments, words, tm
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_key_of_data_before_data_are_chosen(command):
+    code, _, error = command("evaluate", "ckpt=x", "data.test=y.csv")
+    assert code == 1
+    assert "choose data=<group> too" in error
+
+
 @pytest.mark.parametrize("name", ["train", "evaluate", "predict", "baseline"])
 def test_help_names_the_command_and_every_key(command, name):
     code, output, _ = command(name, "--help")

@@ -41,7 +41,9 @@ def causal_conv1d_reference(
             before = initial_state.to(dtype) if cu_seqlens is None else initial_state[s : s + 1].to(dtype)
         inputs = torch.cat([before, inputs], dim=1)
         # 2. The taps: the last one meets the present position.
-        y = sum(inputs[:, k : k + end - start] * weight[:, k].to(dtype) for k in range(taps))
+        y = torch.zeros_like(inputs[:, : end - start])
+        for k in range(taps):
+            y = y + inputs[:, k : k + end - start] * weight[:, k].to(dtype)
         if bias is not None:
             y = y + bias.to(dtype)
         # 3. Activation, and back to the order of the row.

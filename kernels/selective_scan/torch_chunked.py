@@ -164,7 +164,7 @@ def backward(
                 d_x.addcmul_(d_out, D)
                 dD += (d_out * at.x).sum((0, 1, 2))
                 out.addcmul_(at.x, D)
-            if gate is not None:
+            if gate is not None and dz is not None:
                 segment.store(torch.ops.aten.silu_backward(d_y * out, gate), dz)
             if delta_softplus:
                 d_dt.mul_(torch.sigmoid(at.raw))
