@@ -61,6 +61,10 @@ def one_line_errors(config_name: str) -> Iterator[None]:
         )
     except MisconfigurationException as error:
         fail(one_line(error))
+    except ValueError as error:
+        if not str(error).startswith("Config group override"):  # Hydra's own, for group=null
+            raise
+        fail("a group cannot be null; leave it out, or disable its parts, as in callbacks.progress.enabled=false.")
     except KeyboardInterrupt:
         fail("interrupted.", code=130)
 

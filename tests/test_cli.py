@@ -42,6 +42,7 @@ def command(monkeypatch, capsys, tmp_path):
         (["task=dna_classify", "trainer.max_epochs"], ["trainer.max_epochs"]),
         (["task=dna_classify", "model.bidirectional=true"], ["model.bidirectional=false"]),
         (["task=dna_classify", "task.pooling=median"], ["mean, last, max, attention"]),
+        (["task=dna_classify", "callbacks=null"], ["a group cannot be null"]),
         (["task=dna_classify", "optimizer.lr=abc"], ["optimizer and scheduler"]),
         (["task=dna_classify", "scheduler.warmup=-1"], ["warmup must not be negative"]),
         (["task=dna_classify", "seed=-1"], ["seed: "]),
