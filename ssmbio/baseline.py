@@ -40,7 +40,7 @@ def baseline(config: DictConfig) -> dict[str, float]:
         split = getattr(datamodule, name)
         sequences[name] = [split.record(i).sequence for i in range(len(split))]
         labels[name] = split.labels
-    model = KmerBaseline(config.smallest, config.largest)
+    model = KmerBaseline(config.smallest, config.largest, config.both_strands)
     model.fit(sequences["train"], labels["train"], sequences["val"], labels["val"])
     logits = torch.from_numpy(np.log(model.scores(sequences["test"]) + 1e-12))
     measured = classification_metrics(logits, torch.from_numpy(labels["test"]), datamodule.problem)

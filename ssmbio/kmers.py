@@ -18,11 +18,14 @@ for _value, _letters in enumerate((b"Aa", b"Cc", b"Gg", b"TtUu")):
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
-def kmer_counts(sequences: Sequence[bytes], smallest: int, largest: int) -> sparse.csr_matrix:
+def kmer_counts(
+    sequences: Sequence[bytes], smallest: int, largest: int, both_strands: bool = False
+) -> sparse.csr_matrix:
     """log(1 + count) of every k-mer for k from `smallest` to `largest`.
 
     Args:
         sequences: B sequences of ASCII letters; a k-mer with a letter other than A, C, G, T, U is not counted.
+        both_strands: count those of the reverse complement too.
 
     Returns:
         (B, Σ_k 4^k) float32.
@@ -37,7 +40,11 @@ def kmer_counts(sequences: Sequence[bytes], smallest: int, largest: int) -> spar
                 continue
             windows = np.lib.stride_tricks.sliding_window_view(digits, k)
             known = windows[(windows < 4).all(1)]
-            index, count = np.unique(known @ (4 ** np.arange(k - 1, -1, -1)), return_counts=True)
+            place = 4 ** np.arange(k - 1, -1, -1)
+            words = known @ place
+            if both_strands:
+                words = np.concatenate([words, (3 - known) @ place[::-1]])
+            index, count = np.unique(words, return_counts=True)
             rows.append(np.full(len(index), row))
             columns.append(index + offset)
             values.append(np.log1p(count).astype(np.float32))
@@ -53,10 +60,12 @@ class KmerBaseline:
 
     Args:
         smallest, largest: k-mers counted.
+        both_strands: on both strands.
     """
 
     smallest: int = 1
     largest: int = 6
+    both_strands: bool = False
 
     def fit(
         self, train: Sequence[bytes], labels: np.ndarray, val: Sequence[bytes], val_labels: np.ndarray
@@ -85,4 +94,4 @@ class KmerBaseline:
         return found
 
     def _counts(self, sequences: Sequence[bytes]) -> sparse.csr_matrix:
-        return kmer_counts(sequences, self.smallest, self.largest)
+        return kmer_counts(sequences, self.smallest, self.largest, self.both_strands)
