@@ -75,7 +75,7 @@ def test_a_key_of_data_before_data_are_chosen(command):
     assert "choose data=<group> too" in error
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "baseline"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "baseline", "benchmark"])
 def test_help_names_the_command_and_every_key(command, name):
     code, output, _ = command(name, "--help")
     assert code == 0
