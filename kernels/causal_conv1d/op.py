@@ -14,6 +14,7 @@ from ssmbio.kernels.causal_conv1d.reference import causal_conv1d_reference
 from ssmbio.kernels.checks import check_floats, check_packing, check_rows, check_shape
 from ssmbio.kernels.dispatch import implementation
 from ssmbio.kernels.packing import check_offsets
+from ssmbio.kernels.steps import triton_steps
 
 _INPUTS = (
     "Tensor x, Tensor weight, Tensor? bias, str? activation, Tensor? initial_state, Tensor? cu_seqlens, "
@@ -68,12 +69,19 @@ def causal_conv1d(
 
 
 def causal_conv1d_step(
-    x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, state: Tensor
+    x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, state: Tensor, backend: str = "auto"
 ) -> tuple[Tensor, Tensor]:
-    """One position of `causal_conv1d`: x (B, D), state (B, K − 1, D) → y (B, D), new state; `state` is not changed."""
-    if state.shape != (x.shape[0], weight.shape[1] - 1, x.shape[1]):
-        shape = (x.shape[0], weight.shape[1] - 1, x.shape[1])
-        raise ValueError(f"state must be (B, K - 1, D) = {shape}; got {tuple(state.shape)}")
+    """One position of `causal_conv1d`: x (B, D), state (B, K − 1, D) → y (B, D), new state; `state` is not changed.
+
+    Differentiable; Triton's kernel has no backward pass and runs where no gradient is recorded (`torch.no_grad()`).
+    """
+    check_shape("state", state, "B, K - 1, D", (x.shape[0], weight.shape[1] - 1, x.shape[1]))
+    check_shape("weight", weight, "D, K", (x.shape[1], weight.shape[1]))
+    check_shape("bias", bias, "D,", (x.shape[1],))
+    if triton_steps(backend, x, weight, bias, state):
+        from ssmbio.kernels.causal_conv1d import triton_step
+
+        return triton_step.step(x, weight, bias, activation, state)
     window = torch.cat([state, x.unsqueeze(1).to(state.dtype)], dim=1)
     y = (window * weight.t()).sum(1)
     if bias is not None:

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import math
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssmbio.kernels.gated_sum import gated_sum
 from ssmbio.mixers.base import Mixer
-from ssmbio.mixers.selective_ssm import SelectiveSSM
+from ssmbio.mixers.selective_ssm import SelectiveSSM, in_autocast_dtype
 
 
 class BiMamba(Mixer):
     """Two selective SSMs, one from either end, between one in_proj and one out_proj.
 
-    out_proj is linear, so out_proj(y_f silu(z)) + out_proj(y_b silu(z)) is out_proj of the sum: both projections run
-    once. The backward direction scans from the end inside the kernels; nothing is flipped.
+    out_proj is linear, so out_proj(y_f silu(z)) + out_proj(y_b silu(z)) = out_proj((y_f + y_b) silu(z)): the gate and
+    both projections run once. The backward direction scans from the end inside the kernels; nothing is flipped.
 
     Args: as for `Mamba`.
     """
@@ -41,7 +43,11 @@ class BiMamba(Mixer):
 
     def forward(self, x: Tensor, state: None = None, cu_seqlens: Tensor | None = None) -> tuple[Tensor, None]:
         self.refuse_state(state)
-        x, z = self.in_proj(x).chunk(2, dim=-1)
-        y_forward, _ = self.ssm_forward(x, z, cu_seqlens=cu_seqlens)
-        y_backward, _ = self.ssm_backward(x, z, cu_seqlens=cu_seqlens, reverse=True)
-        return self.out_proj(y_forward + y_backward), None
+        x = in_autocast_dtype(x)
+        to_inner, to_gate = self.in_proj.weight.chunk(2)
+        inner = F.linear(x, to_inner)
+        y_forward, _ = self.ssm_forward(inner, None, cu_seqlens=cu_seqlens)
+        y_backward, _ = self.ssm_backward(inner, None, cu_seqlens=cu_seqlens, reverse=True)
+        # Made last, for then its gradient is used up before the backward passes of the scans need their memory.
+        z = F.linear(x, to_gate)
+        return self.out_proj(gated_sum(y_forward, y_backward, z)), None

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssmbio.kernels.mamba_step import mamba_step
 from ssmbio.mixers.base import Mixer
-from ssmbio.mixers.selective_ssm import SelectiveSSM, SelectiveState
+from ssmbio.mixers.selective_ssm import SelectiveSSM, SelectiveState, in_autocast_dtype
 
 
 class Mamba(Mixer):
@@ -41,14 +43,19 @@ class Mamba(Mixer):
     def forward(
         self, x: Tensor, state: SelectiveState | None = None, cu_seqlens: Tensor | None = None
     ) -> tuple[Tensor, SelectiveState]:
-        x, z = self.in_proj(x).chunk(2, dim=-1)
-        y, state = self.ssm(x, z, state, cu_seqlens)
+        # Two products: the gradients of the halves of one would be put together by a copy.
+        x = in_autocast_dtype(x)
+        inner, z = (F.linear(x, weight) for weight in self.in_proj.weight.chunk(2))
+        y, state = self.ssm(inner, z, state, cu_seqlens)
         return self.out_proj(y), state
 
     def step(self, x: Tensor, state: SelectiveState) -> tuple[Tensor, SelectiveState]:
-        x, z = self.in_proj(x).chunk(2, dim=-1)
-        y, state = self.ssm.step(x, z, state)
-        return self.out_proj(y), state
+        ssm = self.ssm
+        y, conv_state, ssm_state = mamba_step(
+            *(x, self.in_proj.weight, ssm.conv_weight, ssm.conv_bias, ssm.x_proj.weight, ssm.dt_weight, ssm.dt_bias),
+            *(ssm.A_log, ssm.D, self.out_proj.weight, state.conv, state.ssm),
+        )
+        return y, SelectiveState(conv_state, ssm_state)
 
     def initial_state(self, batch_size: int) -> SelectiveState:
         return self.ssm.initial_state(batch_size)

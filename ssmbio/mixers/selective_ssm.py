@@ -11,7 +11,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ssmbio.kernels import causal_conv1d, causal_conv1d_step, selective_scan, selective_scan_step
+from ssmbio.mixers.selective_inner import selective_inner
+
+
+def in_autocast_dtype(x: Tensor) -> Tensor:
+    """`x` as autocast would cast it for a product: once for several products, not once for each."""
+    kind = x.device.type
+    if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
+        return x.to(torch.get_autocast_dtype(kind))
+    return x
 
 
 class SelectiveState(NamedTuple):
@@ -68,55 +76,16 @@ class SelectiveSSM(nn.Module):
     def forward(
         self,
         x: Tensor,
-        z: Tensor,
+        z: Tensor | None,
         state: SelectiveState | None = None,
         cu_seqlens: Tensor | None = None,
         reverse: bool = False,
     ) -> tuple[Tensor, SelectiveState]:
-        """x, z (B, L, D) → y (B, L, D) gated by silu(z), and the state after the last position scanned."""
+        """x, z (B, L, D) → y (B, L, D), gated by silu(z) unless z is None; and the state after the last position."""
         conv_state, ssm_state = state if state is not None else (None, None)
-        x, conv_state = causal_conv1d(
-            x,
-            self.conv_weight,
-            self.conv_bias,
-            initial_state=conv_state,
-            return_final_state=True,
-            cu_seqlens=cu_seqlens,
-            reverse=reverse,
-        )
-        delta, B, C = self.selection(x)
-        y, ssm_state = selective_scan(
-            x,
-            delta,
-            -torch.exp(self.A_log.float()),
-            B,
-            C,
-            D=self.D,
-            z=z,
-            delta_bias=self.dt_bias,
-            delta_softplus=True,
-            initial_state=ssm_state,
-            return_final_state=True,
-            cu_seqlens=cu_seqlens,
-            reverse=reverse,
-        )
-        return y, SelectiveState(conv_state, ssm_state)
-
-    def step(self, x: Tensor, z: Tensor, state: SelectiveState) -> tuple[Tensor, SelectiveState]:
-        """x, z (B, D) → y (B, D) and the new state."""
-        x, conv_state = causal_conv1d_step(x, self.conv_weight, self.conv_bias, "silu", state.conv)
-        delta, B, C = self.selection(x)
-        y, ssm_state = selective_scan_step(
-            x,
-            delta,
-            -torch.exp(self.A_log.float()),
-            B,
-            C,
-            state.ssm,
-            D=self.D,
-            z=z,
-            delta_bias=self.dt_bias,
-            delta_softplus=True,
+        y, conv_state, ssm_state = selective_inner(
+            *(x, z, self.conv_weight, self.conv_bias, self.x_proj.weight, self.dt_weight, self.dt_bias),
+            *(self.A_log, self.D, conv_state, ssm_state, cu_seqlens, reverse),
         )
         return y, SelectiveState(conv_state, ssm_state)
 
@@ -124,8 +93,3 @@ class SelectiveSSM(nn.Module):
         conv = self.A_log.new_zeros(batch_size, self.d_conv - 1, self.d_inner, dtype=torch.float32)
         ssm = self.A_log.new_zeros(batch_size, self.d_inner, self.d_state, dtype=torch.float32)
         return SelectiveState(conv, ssm)
-
-    def selection(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x (..., D) → Δ before bias and softplus (..., D), B and C (..., N)."""
-        dt_low, B, C = self.x_proj(x).split([self.dt_rank, self.d_state, self.d_state], dim=-1)
-        return nn.functional.linear(dt_low, self.dt_weight), B, C

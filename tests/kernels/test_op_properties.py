@@ -1,4 +1,4 @@
-"""What holds between runs of an op, whatever the numbers: pieces, packing, reversing, steps, repetition."""
+"""What holds between runs of an op, whatever the numbers: pieces, packing, reversing, repetition."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -7,8 +7,6 @@ import pytest
 import torch
 from op_cases import BACKENDS, TRITON, Case, ConvolutionCase, ScanCase, Tensors, check_equal, run, with_gradients
 from torch import Tensor
-
-from ssmbio.kernels import causal_conv1d_step, selective_scan_step
 
 ALONG_POSITIONS = ("u", "delta", "z", "B", "C", "x")
 over_backends = pytest.mark.parametrize(("backend", "dtype", "tolerance"), BACKENDS)
@@ -86,50 +84,6 @@ def test_reverse_is_flip_then_flip_back(case: Case, backend: str, dtype: torch.d
     y, final = case.outputs(flipped, backend)
     by_flips = with_gradients(y.flip(1), final.flip(0) if case.offsets else final, tensors)
     check_equal(run(replace(case, reverse=True), tensors, backend), by_flips, tolerance)
-
-
-@pytest.mark.parametrize("case", [ScanCase(9, groups=2), ScanCase(9, bare=True)], ids=str)
-def test_scan_steps_are_the_scan(case: ScanCase) -> None:
-    tensors = replace(case, dtype=torch.float64).inputs()
-    given, outputs = tensors["initial_state"].clone(), []
-    state = tensors["initial_state"]
-    for t in range(case.length):
-        now = {name: tensors[name][:, t] for name in ("u", "delta", "B", "C", "z") if name in tensors}
-        fixed = {name: tensors[name] for name in ("A", "D", "delta_bias") if name in tensors}
-        y, state = selective_scan_step(**now, **fixed, state=state, delta_softplus=not case.bare)
-        outputs.append(y)
-    stepped = with_gradients(torch.stack(outputs, dim=1), state, tensors)
-    check_equal(stepped, run(case, tensors, "torch"), 1e-12)
-    assert torch.equal(given, tensors["initial_state"]), "a step changed the state it was given"
-
-
-@pytest.mark.parametrize("case", [ConvolutionCase(9), ConvolutionCase(9, taps=2, bias=False, activation=None)], ids=str)
-def test_convolution_steps_are_the_convolution(case: ConvolutionCase) -> None:
-    tensors = replace(case, dtype=torch.float64).inputs()
-    state, outputs = tensors["initial_state"], []
-    for t in range(case.length):
-        y, state = causal_conv1d_step(
-            tensors["x"][:, t], tensors["weight"], tensors.get("bias"), case.activation, state
-        )
-        outputs.append(y)
-    stepped = with_gradients(torch.stack(outputs, dim=1), state, tensors)
-    check_equal(stepped, run(case, tensors, "torch"), 1e-12)
-
-
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
-def test_steps_and_op_round_the_same_way(dtype: torch.dtype) -> None:
-    """Half-precision decoding gives what the whole scan gave, to the rounding of one output; the state is float32."""
-    case = ScanCase(9, dtype=dtype)
-    tensors = {name: value.detach() for name, value in case.inputs().items()}
-    whole, final = case.outputs(tensors, "torch")
-    state = tensors["initial_state"]
-    for t in range(case.length):
-        now = {name: tensors[name][:, t] for name in ("u", "delta", "B", "C", "z")}
-        fixed = {name: tensors[name] for name in ("A", "D", "delta_bias")}
-        y, state = selective_scan_step(**now, **fixed, state=state, delta_softplus=True)
-        torch.testing.assert_close(y, whole[:, t], rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
-    assert state.dtype == torch.float32
-    torch.testing.assert_close(state, final, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("backend", ["torch", TRITON])

@@ -1,0 +1,5 @@
+"""Running a model one position after another."""
+
+from ssmbio.generation.graphs import GraphedStep
+
+__all__ = ["GraphedStep"]
