@@ -1,7 +1,8 @@
 """`selective_scan`: checks, defaults and the registration with `torch.library`; the work is in the backends.
 
 A backend is a module with `forward`, `backward` and `checkpoints_shape` (see `torch_chunked.py`). It sees normalized
-inputs: B and C (B, L, G, N); A, D and delta_bias in the dtype of the states; last dimensions contiguous.
+inputs: B and C (B, L, G, N); A, D and delta_bias in the dtype of the states; last dimensions contiguous. Only with
+`keep` does the forward pass leave checkpoints for a backward pass; without it they are those of length 0.
 """
 
 from __future__ import annotations
@@ -79,10 +80,16 @@ def selective_scan(
     else:
         B = B.unsqueeze(2) if B.dim() == 3 else B
         C = C.unsqueeze(2) if C.dim() == 3 else C
+        keep = gradient_wanted(u, delta, A, B, C, D, z, delta_bias, initial_state)
         y, final_state, _ = _forward_op(
-            u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, cu_seqlens, reverse, backend
+            u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, cu_seqlens, reverse, backend, keep
         )
     return (y, final_state) if return_final_state else y
+
+
+def gradient_wanted(*tensors: Tensor | None) -> bool:
+    """Whether autograd records what is made of these tensors; not to be asked inside an op, where grad mode is off."""
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
 def _rows(tensor: Tensor | None) -> Tensor | None:
@@ -103,20 +110,25 @@ def _state_shape(u: Tensor, A: Tensor, cu_seqlens: Tensor | None) -> tuple[int, 
     return sequences, u.shape[2], A.shape[1]
 
 
-def _run_forward(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, cu_seqlens, reverse, backend):
+def _run_forward(
+    u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, cu_seqlens, reverse, backend, keep
+):
     check_offsets(cu_seqlens, u.shape[1])
     # Inside the op the precision is ours alone: an enclosing autocast would turn products of states to bfloat16.
     with torch.autocast(u.device.type, enabled=False):
         return _backend(backend, u).forward(
             *(_rows(u), _rows(delta), _whole(A), _rows(B), _rows(C), _whole(D), _rows(z), _whole(delta_bias)),
-            *(delta_softplus, _whole(initial_state), _whole(cu_seqlens), reverse),
+            *(delta_softplus, _whole(initial_state), _whole(cu_seqlens), reverse, keep),
         )
 
 
-def _fake_forward(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, cu_seqlens, reverse, backend):
+def _fake_forward(
+    u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, cu_seqlens, reverse, backend, keep
+):
     state = _state_shape(u, A, cu_seqlens)
     batch, length, channels = u.shape
-    shape = _backend(backend, u).checkpoints_shape(batch, length, channels, A.shape[1], state[0])
+    kept = length if keep else 0
+    shape = _backend(backend, u).checkpoints_shape(batch, kept, channels, A.shape[1], state[0])
     return u.new_empty(u.shape), A.new_empty(state), A.new_empty(shape)
 
 
@@ -142,7 +154,7 @@ def _fake_backward(
 
 
 def _setup_context(ctx, inputs, output):
-    *tensors_and_flags, ctx.backend = inputs
+    *tensors_and_flags, ctx.backend, ctx.keep = inputs
     u, delta, A, B, C, D, z, delta_bias, ctx.delta_softplus, initial_state, cu_seqlens, ctx.reverse = tensors_and_flags
     checkpoints = output[2]
     ctx.mark_non_differentiable(checkpoints)
@@ -151,6 +163,8 @@ def _setup_context(ctx, inputs, output):
 
 
 def _autograd_backward(ctx, dy, d_final_state, _):
+    if not ctx.keep:
+        raise RuntimeError("selective_scan ran with keep=False, for inference: it has no gradient")
     checkpoints, u, delta, A, B, C, D, z, delta_bias, initial_state, cu_seqlens = ctx.saved_tensors
     dy = u.new_zeros(u.shape) if dy is None else dy
     grads = iter(
@@ -159,7 +173,7 @@ def _autograd_backward(ctx, dy, d_final_state, _):
             *(ctx.delta_softplus, initial_state, cu_seqlens, ctx.reverse, ctx.backend),
         )
     )
-    inputs = (u, delta, A, B, C, D, z, delta_bias, None, initial_state, None, None, None)
+    inputs = (u, delta, A, B, C, D, z, delta_bias, None, initial_state, None, None, None, None)
     return tuple(None if tensor is None else next(grads) for tensor in inputs)
 
 
@@ -167,7 +181,7 @@ _forward_op = torch.library.custom_op(
     "ssmbio::selective_scan_forward",
     _run_forward,
     mutates_args=(),
-    schema=f"({_INPUTS}) -> (Tensor y, Tensor final_state, Tensor checkpoints)",
+    schema=f"({_INPUTS}, bool keep) -> (Tensor y, Tensor final_state, Tensor checkpoints)",
 )
 _forward_op.register_fake(_fake_forward)
 _forward_op.register_autograd(_autograd_backward, setup_context=_setup_context)

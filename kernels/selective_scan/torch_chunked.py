@@ -60,12 +60,13 @@ def forward(
     initial_state: Tensor | None,
     cu_seqlens: Tensor | None,
     reverse: bool,
+    keep: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """y (B, L, D), the final state (B or S, D, N), and the checkpoints."""
+    """y (B, L, D), the final state (B or S, D, N), and the checkpoints: none without `keep`."""
     scan = _Scan(u, delta, A, B, delta_bias, delta_softplus, initial_state, cu_seqlens, reverse, buffers=2)
     (batch, length, channels), states = u.shape, A.shape[1]
     y = u.new_empty(u.shape)
-    checkpoints = A.new_empty(checkpoints_shape(batch, length, channels, states, 0))
+    checkpoints = A.new_empty(checkpoints_shape(batch, length if keep else 0, channels, states, 0))
     final = A.new_empty(batch if cu_seqlens is None else cu_seqlens.shape[0] - 1, states, channels)
     for rows in scan.plan.row_blocks():
         carry = scan.entering(rows, scan.given)
@@ -81,7 +82,8 @@ def forward(
                     enter, carry[..., ch] = walk_chunks(ends, through, carry[..., ch], descending=reverse)
                     rescan(decay, h, enter)
                     out[..., ch] = over_states(C_t, h)
-                    checkpoints[rows, segment.span, :, ch] = enter
+                    if keep:
+                        checkpoints[rows, segment.span, :, ch] = enter
                     if at.ends is not None:
                         final[at.ends.sequences, :, ch] = at.ends.of(h)
             if D is not None:

@@ -1,7 +1,5 @@
 """Triton backend of `selective_scan`: `forward`, `backward`, `checkpoints_shape`, as `torch_chunked.py` has them."""
 
-from ssmbio.kernels.selective_scan.triton_backward import backward
-from ssmbio.kernels.selective_scan.triton_forward import forward
-from ssmbio.kernels.selective_scan.triton_plan import checkpoints_shape
+from ssmbio.kernels.selective_scan.triton_state_blocks import backward, checkpoints_shape, forward
 
 __all__ = ["backward", "checkpoints_shape", "forward"]

@@ -1,15 +1,19 @@
 """Backward pass of the selective scan, parallel over chunks of the length.
 
-With g_t = ∂L/∂(C_t h_t + D u_t) and the adjoint p_t = ∂L/∂h_t = C_t g_t + c_t, where c_t = exp(Δ_{t+1} A) p_{t+1}:
+With a_t = exp(Δ_t A), b_t = Δ_t u_t B_t, g_t = ∂L/∂(C_t h_t + D u_t), the adjoint p_t = ∂L/∂h_t = C_t g_t + c_t, where
+c_t = a_{t+1} p_{t+1}:
 
-1. `selective_scan_bwd_state_kernel`: every chunk, from its end, from c = 0; what leaves it, and its sum of step sizes.
-2. `selective_scan_carry_kernel`: chunk after chunk from the last, the c that enters each.
-3. `selective_scan_bwd_kernel`: every chunk from its c. A unit of positions is scanned forward from its checkpoint to
-   have states at every STEPS positions; then, from its end, each STEPS positions are scanned forward once more with
-   all states kept in registers, and backward with the adjoint. Gradients:
-       du = D g + Δ Σ_n p B,   dΔ = u Σ_n p B + Σ_n A w,   dA = Σ_t Δ w,   with w = p exp(Δ A) h_{t-1},
-       dB = Σ_d p Δ u,   dC = Σ_d g h.
-   The sums over channels are products with a row of ones on the tensor cores; one partial sum a program.
+1. `selective_scan_bwd_state_kernel`: every quarter of a chunk, from its end, from c = 0; what leaves it, its sum of Δ.
+2. `selective_scan_carry_kernel`: quarter after quarter from the last, the c that enters each.
+3. `selective_scan_bwd_kernel`: every chunk, unit by unit from its end: a unit is scanned forward from its checkpoint,
+   then backward from the c that enters it. du = D g + Δ Σ_n p B, dB = Σ_d p Δ u, dC = Σ_d g h. The sums over channels
+   are products with zeros and ones on the tensor cores, a partial sum for each program.
+   ∂L/∂(Δ_t A) = w_t = a_t h_{t-1} p_t wants h and p at once. But
+       w_t = w_{t+1} + g_t C_t a_t h_{t-1} - c_t b_t,
+   one term from either scan, so that neither has to hold its states for the other: from the w of the last of STEPS
+   positions, a tile, whose a h is kept, the sums within the tile give
+       Σ_n A w_t for dΔ, and dA = Σ_t Δ_t w_t = Σ_s τ_s (g_s C_s a_s h_{s-1} - c_s b_s), τ_s = Σ_{t≤s} Δ_t,
+   where τ counts from the middle of the tile, which halves what rounding leaves of the difference.
 4. `selective_scan_sum_kernel`: the partial sums of dB and dC. (dA, dD, dbias: torch sums over the programs.)
 """
 
@@ -20,12 +24,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ssmbio.kernels.selective_scan.triton_backward_kernels import (
-    selective_scan_bwd_kernel,
-    selective_scan_bwd_state_kernel,
-)
+from ssmbio.kernels.selective_scan.triton_backward_kernel import selective_scan_bwd_kernel
+from ssmbio.kernels.selective_scan.triton_backward_states import selective_scan_bwd_state_kernel
 from ssmbio.kernels.selective_scan.triton_carry import carry_over_chunks
-from ssmbio.kernels.selective_scan.triton_plan import STEPS, UNIT, make_plan, plan_rows, sequence_marks
+from ssmbio.kernels.selective_scan.triton_plan import QUARTERS, STEPS, UNIT, plan_rows, plan_sums, sequence_marks
 from ssmbio.kernels.selective_scan.triton_staging import stage_rows, sum_partials
 
 
@@ -45,17 +47,20 @@ def backward(
     initial_state: Tensor | None,
     cu_seqlens: Tensor | None,
     reverse: bool,
+    wide: bool,
 ) -> tuple[Tensor | None, ...]:
-    """Gradients (du, ddelta, dA, dB, dC, dD, dz, ddelta_bias, d_initial_state), None where the input is None."""
+    """Gradients (du, ddelta, dA, dB, dC, dD, dz, ddelta_bias, d_initial_state), None where the input is None.
+
+    N is at most 32. With `wide` du, ddelta and dz are float32.
+    """
     batch, length, channels = u.shape
     groups, states = B.shape[2], A.shape[1]
     packed = cu_seqlens is not None
     terms = 0 if u.device.type == "cpu" else 1 if B.dtype == C.dtype == torch.bfloat16 else 3
-    plan = make_plan(batch, length, channels, states, groups, kd=1, warps=4, wanted_warps=4096)
-    wide = replace(plan_rows(batch, length, channels, states, groups, wanted_warps=4096), chunk=plan.chunk)
+    plan = plan_sums(batch, length, channels, states, groups, u.device)
+    quarters = replace(plan_rows(batch, length, channels, states, groups), chunk=plan.chunk // QUARTERS)
     staged = stage_rows(B, C, plan, reverse)
     first, last = sequence_marks(cu_seqlens, length, plan.padded_length, reverse)
-    sizes = (length, plan.padded_length, plan.chunk, plan.chunks)
     flags = {
         "CHANNELS": channels, "GROUPS": groups, "N": states,
         "SOFTPLUS": delta_softplus, "HAS_BIAS": delta_bias is not None, "HAS_Z": z is not None,
@@ -67,18 +72,21 @@ def backward(
 
     carry = None
     if plan.chunks > 1:
-        carry = A.new_empty(plan.state_shape(plan.chunks))
-        sums = A.new_empty(batch, plan.chunks, channels)
-        selective_scan_bwd_state_kernel[(wide.programs,)](
+        carry = A.new_empty(quarters.state_shape(quarters.chunks))
+        sums = A.new_empty(batch, quarters.chunks, channels)
+        selective_scan_bwd_state_kernel[(quarters.programs,)](
             dy, delta, A, staged, z, delta_bias, d_final_state, last, carry, sums,
-            *sizes, *batch_strides, *row_strides,
-            MASK_D=wide.ragged_channels, LANES=wide.lanes, KD=wide.kd, num_warps=wide.warps, num_stages=1,
+            length, quarters.padded_length, quarters.chunk, quarters.chunks,
+            *batch_strides, *row_strides,
+            MASK_D=quarters.ragged_channels, LANES=quarters.lanes, KD=quarters.kd,
+            num_warps=quarters.warps, num_stages=1,
+            maxnreg=128 if states <= 16 else None,  # 16 warps a multiprocessor: all programs at once
             **flags,
         )  # fmt: skip
-        carry_over_chunks(A, carry, sums, None if packed else d_final_state, plan, backwards=True)
+        carry_over_chunks(A, carry, sums, None if packed else d_final_state, quarters, backwards=True)
 
     du, ddelta, dz = (
-        None if x is None else torch.empty_like(x, memory_format=torch.contiguous_format) for x in (u, delta, z)
+        None if x is None else x.new_empty(x.shape, dtype=torch.float32 if wide else x.dtype) for x in (u, delta, z)
     )
     blocks = groups * plan.blocks_per_group
     partial_B = A.new_empty(blocks, batch, plan.padded_length, plan.padded_states)
@@ -87,15 +95,16 @@ def backward(
     partial_D = None if D is None else A.new_empty(batch, plan.chunks, channels)
     partial_bias = None if delta_bias is None else A.new_empty(batch, plan.chunks, channels)
     d_initial = None if initial_state is None else torch.empty_like(initial_state)
-    scratch = A.new_empty(plan.programs, UNIT // STEPS, plan.lanes * plan.padded_states)
+    scratch = A.new_empty(plan.programs, 3 * UNIT + UNIT // STEPS * plan.padded_states, plan.lanes)
     selective_scan_bwd_kernel[(plan.programs,)](
         dy, u, delta, A, staged, D, z, delta_bias, initial_state, d_final_state,
         checkpoints, carry, first, last, scratch,
         du, ddelta, dz, partial_A, partial_B, partial_C, partial_D, partial_bias, d_initial,
-        batch, *sizes, *batch_strides, u.stride(0), *row_strides, u.stride(1),
+        batch, length, plan.padded_length, plan.chunk, plan.chunks, quarters.chunks,
+        *batch_strides, u.stride(0), *row_strides, u.stride(1),
         HAS_CARRY=carry is not None, HAS_D=D is not None, HAS_STATE=initial_state is not None,
-        MASK_D=plan.ragged_channels, LANES=plan.lanes, KD=1, UNIT=UNIT,
-        TERMS=terms, num_warps=plan.warps, num_stages=1,
+        MASK_D=plan.ragged_channels, LANES=plan.lanes, UNIT=UNIT, QUARTERS=QUARTERS, TERMS=terms,
+        num_warps=plan.warps, num_stages=1,
         **flags,
     )  # fmt: skip
     dB, dC = (sum_partials(p, like, plan, reverse) for p, like in ((partial_B, B), (partial_C, C)))

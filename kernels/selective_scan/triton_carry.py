@@ -39,7 +39,7 @@ def selective_scan_carry_kernel(
     channel = (e // 4) % channels
     n = (e // (4 * channels)) * 4 + e % 4
     known = inside & (n < states)
-    A2 = tl.load(A + channel * states + n, mask=known, other=0.0) * LOG2E
+    rates = tl.load(A + channel * states + n, mask=known, other=-1.0)  # 0 would make NaN of an infinite sum
     h = tl.zeros([BLOCK], tl.float32)
     if HAS_STATE:
         h = tl.load(entering + (batch * channels + channel) * states + n, mask=known, other=0.0)
@@ -60,5 +60,5 @@ def selective_scan_carry_kernel(
             there = inside & (c >= 0) & (c < chunks)
             tl.store(carry + c * stride + e, h, mask=there)
             # An infinite sum says that a boundary of packed sequences lies in the chunk: nothing passes it.
-            decay = tl.where(total[i] == float("inf"), 0.0, tl.exp2(A2 * total[i]))
+            decay = tl.where(total[i] == float("inf"), 0.0, tl.exp2(rates * (total[i] * LOG2E)))
             h = decay * h + local[i]

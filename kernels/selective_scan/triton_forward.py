@@ -2,7 +2,8 @@
 
 1. `selective_scan_fwd_state_kernel`: every chunk from a zero state; its last state and the sum of its step sizes.
 2. `selective_scan_carry_kernel`: chunk after chunk, the state that enters each, h ← exp(A ΣΔ) h + last state.
-3. `selective_scan_fwd_kernel`: every chunk from the state that enters it; outputs, and a checkpoint every UNIT.
+3. `selective_scan_fwd_kernel`: every chunk from the state that enters it; outputs, and a checkpoint every UNIT if a
+   backward pass may follow.
 
 Where batch and channels alone fill the GPU there is one chunk and only step 3 runs.
 """
@@ -15,10 +16,10 @@ import triton.language as tl
 from torch import Tensor
 
 from ssmbio.kernels.selective_scan.triton_carry import carry_over_chunks
-from ssmbio.kernels.selective_scan.triton_plan import STEPS, UNIT, checkpoints_shape, plan_rows, sequence_marks
+from ssmbio.kernels.selective_scan.triton_plan import STEPS, UNIT, plan_rows, sequence_marks
 from ssmbio.kernels.selective_scan.triton_staging import stage_rows
 from ssmbio.kernels.selective_scan.triton_tiles import (
-    LOG2E,
+    decays,
     load_row,
     load_staged,
     load_state,
@@ -46,15 +47,19 @@ def forward(
     initial_state: Tensor | None,
     cu_seqlens: Tensor | None,
     reverse: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """y (B, L, D), final state (B or S, D, N), checkpoints for `backward`; arguments as the op normalizes them."""
+    checkpoints: Tensor | None,
+    wide: bool,
+) -> tuple[Tensor, Tensor]:
+    """y (B, L, D) and the final state (B or S, D, N); arguments as the op normalizes them, N at most 32.
+
+    `checkpoints` is memory for what `backward` needs, None where nothing is kept. With `wide` y is float32.
+    """
     batch, length, channels = u.shape
     groups, states = B.shape[2], A.shape[1]
-    plan = plan_rows(batch, length, channels, states, groups, wanted_warps=8192)
+    plan = plan_rows(batch, length, channels, states, groups)
     sequences = batch if cu_seqlens is None else cu_seqlens.shape[0] - 1
-    y = torch.empty_like(u, memory_format=torch.contiguous_format)
+    y = u.new_empty(u.shape, dtype=torch.float32 if wide else u.dtype)
     final_state = A.new_empty(sequences, channels, states)
-    checkpoints = A.new_empty(checkpoints_shape(batch, length, channels, states, sequences))
     staged = stage_rows(B, C, plan, reverse)
     first, last = sequence_marks(cu_seqlens, length, plan.padded_length, reverse)
     sizes = (length, plan.padded_length, plan.chunk, plan.chunks)
@@ -85,10 +90,10 @@ def forward(
         *sizes,
         u.stride(0), delta.stride(0), 0 if z is None else z.stride(0),
         u.stride(1), delta.stride(1), 0 if z is None else z.stride(1),
-        HAS_CARRY=carry is not None, HAS_D=D is not None, HAS_Z=z is not None,
+        HAS_CARRY=carry is not None, HAS_D=D is not None, HAS_Z=z is not None, KEEP=checkpoints is not None,
         **flags,
     )  # fmt: skip
-    return y, final_state, checkpoints
+    return y, final_state
 
 
 @triton.jit
@@ -108,7 +113,7 @@ def selective_scan_fwd_state_kernel(
     MASKED: tl.constexpr = MASK_D or MASK_L
 
     row = channel + tl.arange(0, LANES)[:, None] * KD + tl.arange(0, KD)[None, :]  # (LANES, KD)
-    A2 = load_state(A, N, 4, channel, end, N, LANES, NV, KD) * LOG2E
+    rates = load_state(A, N, 4, channel, end, N, LANES, NV, KD)
     shift = tl.zeros([LANES, KD], tl.float32)
     if HAS_BIAS:
         shift = tl.load(bias + row, mask=row < end, other=0.0)
@@ -133,7 +138,7 @@ def selective_scan_fwd_state_kernel(
                 h = state_at_start(h, mark, initial, channel, end, CHANNELS, N, HAS_STATE, LANES, NV, KD)
                 total = tl.where(mark > 0, float("inf"), total)
             b, _ = load_staged(BC_row + i * (2 * NP), NV)
-            h = tl.exp2(over_states(dt) * A2) * h + over_states(dt * x) * b
+            h = decays(dt, rates) * h + over_states(dt * x) * b
             total += dt
         BC_row += STEPS * 2 * NP
 
@@ -149,7 +154,7 @@ def selective_scan_fwd_kernel(
     length, padded_length, chunk, chunks,
     stride_ub, stride_db, stride_zb,
     stride_ul: tl.constexpr, stride_dl: tl.constexpr, stride_zl: tl.constexpr,
-    HAS_CARRY: tl.constexpr, HAS_D: tl.constexpr, HAS_Z: tl.constexpr,
+    HAS_CARRY: tl.constexpr, HAS_D: tl.constexpr, HAS_Z: tl.constexpr, KEEP: tl.constexpr,
     CHANNELS: tl.constexpr, GROUPS: tl.constexpr, N: tl.constexpr,
     SOFTPLUS: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_STATE: tl.constexpr, PACKED: tl.constexpr,
     REVERSE: tl.constexpr, MASK_D: tl.constexpr, MASK_L: tl.constexpr,
@@ -161,7 +166,7 @@ def selective_scan_fwd_kernel(
     MASKED: tl.constexpr = MASK_D or MASK_L
 
     row = channel + tl.arange(0, LANES)[:, None] * KD + tl.arange(0, KD)[None, :]
-    A2 = load_state(A, N, 4, channel, end, N, LANES, NV, KD) * LOG2E
+    rates = load_state(A, N, 4, channel, end, N, LANES, NV, KD)
     shift = tl.zeros([LANES, KD], tl.float32)
     if HAS_BIAS:
         shift = tl.load(bias + row, mask=row < end, other=0.0)
@@ -180,9 +185,10 @@ def selective_scan_fwd_kernel(
     units = tl.cdiv(length, UNIT)
     for tile in tl.range(0, tl.cdiv(tl.minimum(chunk, length - start), STEPS), num_stages=3):
         s0 = start + tile * STEPS
-        if tile % (UNIT // STEPS) == 0:
-            place = (batch * units + s0 // UNIT) * CHANNELS * NP
-            store_state(checkpoints + place, 4, 4 * CHANNELS, channel, end, h, NP, LANES, NV, KD)
+        if KEEP:  # noqa: SIM102 (a constant, apart from the other)
+            if tile % (UNIT // STEPS) == 0:
+                place = (batch * units + s0 // UNIT) * CHANNELS * NP
+                store_state(checkpoints + place, 4, 4 * CHANNELS, channel, end, h, NP, LANES, NV, KD)
         t0 = length - 1 - s0 if REVERSE else s0
         u_row = u + batch * stride_ub + t0 * stride_ul + row
         delta_row = delta + batch * stride_db + t0 * stride_dl + row
@@ -199,7 +205,7 @@ def selective_scan_fwd_kernel(
                 mark = tl.load(first + s0 + i)
                 h = state_at_start(h, mark, initial, channel, end, CHANNELS, N, HAS_STATE, LANES, NV, KD)
             b, c_row = load_staged(BC_row + i * (2 * NP), NV)
-            h = tl.exp2(over_states(dt) * A2) * h + over_states(dt * x) * b
+            h = decays(dt, rates) * h + over_states(dt * x) * b
             out = sum_states(h * c_row)
             if HAS_D:
                 out += skip * x

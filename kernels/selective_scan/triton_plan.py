@@ -18,6 +18,7 @@ import triton
 from torch import Tensor
 
 UNIT = 32  # positions between two checkpoints of the state
+QUARTERS = 4  # chunks of the pass that finds what enters a chunk of the backward kernel
 STEPS = 4  # positions that one pass of the inner loop unrolls; `sum_over_channels` counts on 4
 
 
@@ -28,7 +29,7 @@ class Plan:
     batch: int
     length: int
     channels: int
-    states: int
+    states: int  # at most 32, see triton_state_blocks.py
     groups: int
     chunk: int  # positions that one program walks over, a multiple of UNIT
     lanes: int
@@ -37,7 +38,7 @@ class Plan:
 
     @property
     def padded_states(self) -> int:
-        return max(16, triton.next_power_of_2(self.states))
+        return padded(self.states)
 
     @property
     def padded_length(self) -> int:
@@ -64,29 +65,41 @@ class Plan:
         return (self.batch, rows, self.padded_states // 4, self.channels, 4)
 
 
-def checkpoints_shape(batch: int, length: int, d: int, n: int, sequences: int) -> tuple[int, ...]:
-    """Shape of the float32 tensor of states that the forward pass leaves for the backward pass: one every UNIT."""
-    return (batch, triton.cdiv(length, UNIT), max(16, triton.next_power_of_2(n)) // 4, d, 4)
+def padded(states: int) -> int:
+    return max(16, triton.next_power_of_2(states))
 
 
-def make_plan(
-    batch: int, length: int, channels: int, states: int, groups: int, *, kd: int, warps: int, wanted_warps: int
-) -> Plan:
-    """Chunks short enough that about `wanted_warps` warps run, or one chunk where batch and channels fill the GPU.
+def lanes_of(states: int, warps: int) -> int:
+    """Lanes of a program: a thread has 16 states of each of its channels, 32 states are spread over two threads."""
+    return 32 * warps * 16 // padded(states)
 
-    A thread has 16 states of each of its channels; more states spread over lanes, with fewer channels a program.
+
+def plan_rows(batch: int, length: int, channels: int, states: int, groups: int) -> Plan:
+    """The plan of the kernels without sums over channels: one warp, two channels a thread.
+
+    About 8192 programs, or one chunk where batch and channels fill the GPU.
     """
-    lanes = max(16, 32 * warps * 16 // max(16, triton.next_power_of_2(states)))
     whole = triton.cdiv(length, UNIT) * UNIT
-    plan = Plan(batch, length, channels, states, groups, whole, lanes, kd, warps)
-    splits = wanted_warps // (plan.programs * warps)
+    plan = Plan(batch, length, channels, states, groups, whole, lanes_of(states, 1), 2, 1)
+    splits = 8192 // plan.programs
     return plan if splits < 2 else replace(plan, chunk=triton.cdiv(triton.cdiv(length, splits), UNIT) * UNIT)
 
 
-def plan_rows(batch: int, length: int, channels: int, states: int, groups: int, *, wanted_warps: int) -> Plan:
-    """The plan of the kernels without sums over channels: one warp, two channels a thread, unless N is large."""
-    kd, warps = (2, 1) if states <= 32 else (1, 4)
-    return make_plan(batch, length, channels, states, groups, kd=kd, warps=warps, wanted_warps=wanted_warps)
+def plan_sums(batch: int, length: int, channels: int, states: int, groups: int, device: torch.device) -> Plan:
+    """The plan of the kernel with sums over channels: two warps, one channel a thread, four programs a multiprocessor.
+
+    All of its programs take the same time, so they are as many as the GPU holds at once, or whole rounds of them where
+    batch and channels alone make more. Chunks are multiples of QUARTERS units: what enters a chunk from its end comes
+    from a pass over quarter chunks.
+    """
+    step = QUARTERS * UNIT
+    plan = Plan(batch, length, channels, states, groups, triton.cdiv(length, step) * step, lanes_of(states, 2), 1, 2)
+    held = 4 * (torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1)
+    rounds = triton.cdiv(plan.programs, held)
+    if plan.programs > 0.9 * rounds * held:
+        return plan
+    splits = max(1, held * (1 if 2 * plan.programs < held else 2) // plan.programs)
+    return replace(plan, chunk=triton.cdiv(triton.cdiv(length, splits), step) * step)
 
 
 def sequence_marks(

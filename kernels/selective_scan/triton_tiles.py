@@ -9,7 +9,6 @@ import triton
 import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
-LN2 = tl.constexpr(0.6931471805599453)
 
 
 @triton.jit
@@ -104,14 +103,14 @@ def unjoin(x, ROWS: tl.constexpr, COLUMNS: tl.constexpr, COUNT: tl.constexpr):
 
 
 @triton.jit
-def load_rows(pointer, stride, mask, LANES: tl.constexpr, STEPS: tl.constexpr, MASKED: tl.constexpr):
-    """STEPS rows `stride` apart as a tuple of float32 (LANES, 1); one wide load, which Triton can run ahead."""
-    pointer = pointer + tl.arange(0, STEPS)[:, None] * stride + tl.arange(0, LANES)[None, :]
+def load_rows(pointer, stride, mask, LANES: tl.constexpr, KD: tl.constexpr, STEPS: tl.constexpr, MASKED: tl.constexpr):
+    """STEPS rows `stride` apart as a tuple of float32 (LANES, KD); one wide load, which Triton can run ahead."""
+    pointer = pointer + tl.arange(0, STEPS)[:, None] * stride + tl.arange(0, LANES * KD)[None, :]
     if MASKED:
         x = tl.load(pointer, mask=mask, other=0.0)
     else:
         x = tl.load(pointer)
-    parts = unjoin(tl.trans(x)[:, None, :], LANES, 1, STEPS)
+    parts = unjoin(tl.reshape(tl.trans(x), [LANES, KD, STEPS]), LANES, KD, STEPS)
     rows = ()
     for i in tl.static_range(STEPS):
         rows = rows + (parts[i].to(tl.float32),)
@@ -214,6 +213,12 @@ def over_states(x):
 
 
 @triton.jit
+def decays(dt, rates):
+    """exp(Δ A) of (LANES, KD) and (LANES, KD, 4, NV). Rounded with log₂e is Δ, anew each time: A would stay wrong."""
+    return tl.exp2(over_states(dt * LOG2E) * rates)
+
+
+@triton.jit
 def sum_states(x):
     """(LANES, KD, 4, NV) to (LANES, KD)."""
-    return tl.sum(tl.sum(x, axis=3), axis=2)
+    return tl.sum(tl.reshape(x, [x.shape[0], x.shape[1], x.shape[2] * x.shape[3]]), axis=2)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ssmbio.kernels import causal_conv1d
 from ssmbio.kernels.selective_scan.checks import check_arguments
+from ssmbio.kernels.selective_scan.op import gradient_wanted
 
 
 def selective_inner(
@@ -48,10 +49,11 @@ def selective_inner(
         y (B, L, D), and the states after the last position scanned, float32.
     """
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
-    return _SelectiveInner.apply(
+    tensors = (
         *(x, z, conv_weight, conv_bias, x_weight.to(x.dtype), dt_weight.to(x.dtype), dt_bias.to(wide)),
-        *(-torch.exp(A_log.to(wide)), D.to(wide), _to(conv_state, wide), _to(ssm_state, wide), cu_seqlens, reverse),
+        *(-torch.exp(A_log.to(wide)), D.to(wide), _to(conv_state, wide), _to(ssm_state, wide)),
     )
+    return _SelectiveInner.apply(*tensors, cu_seqlens, reverse, gradient_wanted(*tensors))
 
 
 def _to(state: Tensor | None, dtype: torch.dtype) -> Tensor | None:
@@ -62,7 +64,7 @@ class _SelectiveInner(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx, x, z, conv_weight, conv_bias, x_weight, dt_weight, dt_bias, A, D, conv_state, ssm_state, cu_seqlens,
-        reverse,
+        reverse, keep,
     ):  # fmt: skip
         with torch.autocast(x.device.type, enabled=False):
             u, conv_final = causal_conv1d(x, conv_weight, conv_bias, "silu", conv_state, True, cu_seqlens, reverse)
@@ -71,7 +73,7 @@ class _SelectiveInner(torch.autograd.Function):
             delta = F.linear(low, dt_weight)
             check_arguments(u, delta, A, B, C, D, z, dt_bias, ssm_state, cu_seqlens)
             y, ssm_final, checkpoints = torch.ops.ssmbio.selective_scan_forward(
-                u, delta, A, B, C, D, z, dt_bias, True, ssm_state, cu_seqlens, reverse, "auto"
+                u, delta, A, B, C, D, z, dt_bias, True, ssm_state, cu_seqlens, reverse, "auto", keep
             )
         ctx.reverse = reverse
         ctx.set_materialize_grads(False)
@@ -116,7 +118,7 @@ class _SelectiveInner(torch.autograd.Function):
             )
         return (
             dx, dz, d_conv_weight, d_conv_bias, d_x_weight, d_dt_weight, d_dt_bias, dA, dD,
-            d_conv_state[0] if d_conv_state else None, d_ssm_state[0] if d_ssm_state else None, None, None,
+            d_conv_state[0] if d_conv_state else None, d_ssm_state[0] if d_ssm_state else None, None, None, None,
         )  # fmt: skip
 
 

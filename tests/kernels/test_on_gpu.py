@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
-from op_cases import Case, ConvolutionCase, ScanCase, Tensors, check_against_reference, run
+from op_cases import (
+    Case,
+    ConvolutionCase,
+    ScanCase,
+    Tensors,
+    check_against_float64,
+    check_against_reference,
+    run,
+)
 from torch import Tensor
 
 from ssmbio.kernels import causal_conv1d, selective_scan
@@ -25,9 +33,26 @@ FULL_SIZE = (
 )
 
 
+SEQUENTIAL = (
+    ScanCase(2048, batch=1, channels=256, states=16),
+    ScanCase(2011, batch=1, channels=256, states=16, reverse=True, groups=4, dtype=torch.bfloat16),
+    ScanCase(128, batch=64, channels=256, states=16, dtype=torch.float16, initial=False),
+    ScanCase(1000, channels=64, states=16, slow=True),
+    ScanCase(1000, channels=100, states=48, offsets=(0, 1, 5, 300, 301, 1000)),
+    ScanCase(500, channels=40, states=256),
+    ConvolutionCase(2011, channels=500),
+    ConvolutionCase(1000, channels=500, offsets=(0, 1, 5, 300, 301, 1000), reverse=True, dtype=torch.bfloat16),
+)
+
+
+@pytest.mark.parametrize("case", SEQUENTIAL, ids=str)
+def test_kernels_are_as_exact_as_the_reference(case: Case) -> None:
+    check_against_reference(case, "triton", draws=1)
+
+
 @pytest.mark.parametrize("case", FULL_SIZE, ids=str)
-def test_full_size_is_as_exact_as_the_torch_path(case: Case) -> None:
-    check_against_reference(case, "triton", reference="torch", draws=1)
+def test_full_size_is_the_torch_path_in_float64(case: Case) -> None:
+    check_against_float64(case, "triton")
 
 
 @pytest.mark.parametrize("case", [FULL_SIZE[0], FULL_SIZE[5], FULL_SIZE[7]], ids=str)
@@ -47,10 +72,9 @@ def same_at_every_position(found: Tensor, expected: Tensor, name: str) -> None:
     scale = expected[:, : 2**16].float().abs().max().item()
     for start in range(0, expected.shape[1], 2**20):
         stretch = slice(start, start + 2**20)
-        error = (found[:, stretch].float() - expected[:, stretch].float()).abs().max().item()
-        assert error <= scale / 64, (
-            f"{name}: differs by {error:.3g} after position {start}, where values are {scale:.3g}"
-        )
+        exact = expected[:, stretch].float()
+        excess = ((found[:, stretch].float() - exact).abs() - exact.abs() / 64).max().item()
+        assert excess <= scale / 256, f"{name}: differs after position {start}, where values are {scale:.3g}"
 
 
 LENGTH, CHANNELS, STATES = 2**22 + 1000, 512, 16  # 2^31 elements and a little more

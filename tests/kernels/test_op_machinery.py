@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from op_cases import Case, ConvolutionCase, ScanCase, check_equal, run, with_gradients
+from op_cases import TRITON, Case, ConvolutionCase, ScanCase, check_equal, run, with_gradients
 from torch.utils.checkpoint import checkpoint
 
-import ssmbio.kernels  # noqa: F401  (registers the ops)
+from ssmbio.kernels.dispatch import implementation
 
 CASES = (
     ScanCase(20, groups=2),
@@ -93,6 +93,43 @@ def _recorded(op: Callable, call: Callable) -> tuple:
     return seen[0]
 
 
+@pytest.mark.parametrize("backend", ["torch", TRITON])
+@pytest.mark.parametrize("states", [5, 40])
+def test_without_gradients_the_scan_keeps_nothing(backend: str, states: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither under no_grad, nor compiled, nor where no input requires a gradient; and it gives the same bits."""
+    case = ScanCase(5, batch=1, channels=4, states=states, initial=False)
+    tensors = case.inputs()
+    module = implementation("ssmbio.kernels.selective_scan", "torch_chunked", backend, tensors["u"])
+    forward, kept = module.forward, []
+
+    def recorded(*arguments):
+        *results, checkpoints = forward(*arguments)
+        kept.append(checkpoints.numel())
+        return *results, checkpoints
+
+    monkeypatch.setattr(module, "forward", recorded)
+    bare = {name: tensor.detach() for name, tensor in tensors.items()}
+    compiled = torch.compile(case.outputs, fullgraph=True, backend="aot_eager")
+    found = [case.outputs(tensors, backend), case.outputs(bare, backend)]
+    with torch.no_grad():
+        found += [case.outputs(tensors, backend), compiled(tensors, backend)]
+    assert kept[0] >= 4 * states
+    assert kept[1:] == [0, 0, 0]
+    for y, final_state in found:
+        assert torch.equal(y, found[0][0])
+        assert torch.equal(final_state, found[0][1])
+
+
+def test_a_scan_that_kept_nothing_refuses_to_give_gradients() -> None:
+    case = ScanCase(3)
+    op = torch.ops.ssmbio.selective_scan_forward.default
+    *arguments, keep = _recorded(op, lambda: case.outputs(case.inputs(), "auto"))
+    assert keep
+    arguments[0] = arguments[0].detach().requires_grad_()
+    with pytest.raises(RuntimeError, match="keep=False"):
+        op(*arguments, False)[0].sum().backward()
+
+
 @pytest.mark.parametrize("name", ["selective_scan", "causal_conv1d"])
 @pytest.mark.parametrize("packed", [False, True])
 def test_ops_are_registered_as_torch_expects(name: str, packed: bool) -> None:
@@ -106,5 +143,8 @@ def test_ops_are_registered_as_torch_expects(name: str, packed: bool) -> None:
     torch.library.opcheck(
         forward, tuple(a.detach().requires_grad_(a.is_floating_point()) if torch.is_tensor(a) else a for a in arguments)
     )
+    with torch.no_grad():
+        arguments = _recorded(forward, lambda: case.outputs(tensors, "auto"))
+    torch.library.opcheck(forward, tuple(a.detach() if torch.is_tensor(a) else a for a in arguments))
     arguments = _recorded(backward, lambda: run(case, tensors, "auto"))
     torch.library.opcheck(backward, tuple(a.detach() if torch.is_tensor(a) else a for a in arguments))

@@ -48,7 +48,7 @@ HALVES = (
 INTERPRETED = (
     ScanCase(1, batch=1, initial=False),
     ScanCase(3, batch=1, reverse=True, groups=2, states=1),
-    ScanCase(2, batch=1, states=64),
+    ScanCase(3, states=40, groups=2, offsets=(0, 1, 3), dtype=torch.bfloat16),
     ScanCase(33, batch=1, states=16, reverse=True),
     ScanCase(130, batch=1, states=3, slow=True),
     ScanCase(65, batch=1, bare=True, initial=False, reverse=True, dtype=torch.bfloat16),

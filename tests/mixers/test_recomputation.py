@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ssmbio.kernels import causal_conv1d, selective_scan
+from ssmbio.kernels.selective_scan import torch_chunked
 from ssmbio.mixers import BiMamba, Mamba
 from ssmbio.mixers.selective_inner import selective_inner
 
@@ -199,3 +200,25 @@ def test_a_state_of_another_batch_is_refused(part: str, message: str) -> None:
     right, other = module.initial_state(2), module.initial_state(3)
     with pytest.raises(ValueError, match=message):
         module(torch.randn(2, L, 6), right._replace(**{part: getattr(other, part)}))
+
+
+def test_without_gradients_the_scan_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scan runs inside a node of autograd, where grad mode is off: the decision is taken before it."""
+    forward, kept = torch_chunked.forward, []
+
+    def recorded(*arguments):
+        *results, checkpoints = forward(*arguments)
+        kept.append(checkpoints.numel())
+        return *results, checkpoints
+
+    monkeypatch.setattr(torch_chunked, "forward", recorded)
+    given = inputs(states=True)
+    bare = {name: value.detach() if isinstance(value, Tensor) else value for name, value in given.items()}
+    trained, frozen = selective_inner(**given), selective_inner(**bare)
+    with torch.no_grad():
+        inference = selective_inner(**given)
+    assert kept[0] > 0
+    assert kept[1:] == [0, 0]
+    for one, two, three in zip(trained, frozen, inference, strict=True):
+        assert torch.equal(one, two)
+        assert torch.equal(one, three)
