@@ -10,7 +10,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from ssmbio.backbones import Bidirectional, Stack
-from ssmbio.mixers import BiMamba, Mamba
+from ssmbio.mixers import DSS, GSS, H3, S4, S4D, S5, BiMamba, Hyena, Mamba
 
 D_MODEL = 6
 CAUSAL = {
@@ -18,13 +18,38 @@ CAUSAL = {
     "mamba_narrow": partial(Mamba, d_state=1, d_conv=2, expand=1, dt_rank=2),
     # Slow decay: what was carried is still there at the end, so a lost carry shows.
     "mamba_slow": partial(Mamba, d_state=4, dt_min=1e-3, dt_max=2e-3),
+    "s4_legs": partial(S4, d_state=8),
+    "s4_slow": partial(S4, d_state=64, dt_min=1e-3, dt_max=2e-3),
+    "s4_rank_two": partial(S4, d_state=6, init="legt", rate=0.5),
+    "s4_shared": partial(S4, d_state=4, init="fourier", shared=True),
+    "s4d": partial(S4D, d_state=8),
+    "s4d_slow": partial(S4D, d_state=64, init="inv", dt_min=1e-3, dt_max=2e-3),
+    "s4d_real": partial(S4D, d_state=6, init="real", discretization="bilinear", rate=2.0),
+    "s4d_shared": partial(S4D, d_state=4, init="legs", shared=True),
+    "dss_softmax": partial(DSS, d_state=8, l_max=40),
+    "dss_exp": partial(DSS, d_state=8, scale="exp"),
+    "s5": partial(S5, d_state=8),
+    "s5_blocks": partial(S5, d_state=12, blocks=3, discretization="bilinear"),
+    "h3": partial(H3, d_shift=9, d_state=4),
+    "h3_one_tap": partial(H3, d_shift=1, d_state=4),
+    # Filters shorter and longer than the sequences of the tests.
+    "hyena": partial(Hyena, l_max=20, width=8),
+    "hyena_long": partial(Hyena, l_max=100, width=8, order=3),
+    "gss": partial(GSS, d_state=8, shrink=2),
 }
 BIDIRECTIONAL = {
     "bimamba": partial(BiMamba, d_state=5),
     "bimamba_wide_conv": partial(BiMamba, d_state=3, d_conv=8),
     "bidirectional_mamba": partial(Bidirectional, mixer=partial(Mamba, d_state=5)),
+    "s4_both": partial(S4, d_state=8, bidirectional=True),
+    "s4d_both": partial(S4D, d_state=8, bidirectional=True),
+    "dss_both": partial(DSS, d_state=8, bidirectional=True),
+    "s5_both": partial(S5, d_state=8, bidirectional=True),
+    "bidirectional_s4": partial(Bidirectional, mixer=partial(S4, d_state=6)),
+    "bidirectional_hyena": partial(Bidirectional, mixer=partial(Hyena, l_max=20, width=8)),
 }
 ALL = CAUSAL | BIDIRECTIONAL
+BY_FFT = ("s4_", "h3", "hyena")
 TOLERANCE = {"rtol": 1e-4, "atol": 1e-5}  # float32, sums of a few dozen terms
 
 
@@ -94,8 +119,11 @@ def test_causal_mixers_never_look_ahead(name):
     x = torch.randn(1, 20, D_MODEL, requires_grad=True)
     y, _ = mixer(x)
     (gradient,) = torch.autograd.grad(y[:, 9].sum(), x)
-    assert gradient[:, 10:].abs().max() == 0
-    assert (gradient[:, :10].abs().amax(-1) > 0).all()
+    past, future = gradient[:, :10].abs(), gradient[:, 10:].abs()
+    # A Fourier transform mixes all positions, and what cancels leaves a rounding behind.
+    rounding = 1e-6 * past.max() if name.startswith(BY_FFT) else 0
+    assert future.max() <= rounding
+    assert (past.amax(-1) > rounding).all()
 
 
 def swapped(mixer):
