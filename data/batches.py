@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ssmbio.data.alphabet import reverse_complement
+from ssmbio.data.augment import Augmentation
 from ssmbio.data.records import Record, RecordSet
 from ssmbio.data.tokenizers import CharacterTokenizer, Tokenizer
 from ssmbio.errors import UserError
@@ -52,9 +52,9 @@ class Example:
 class SequenceDataset(Dataset[Example]):
     """A split, encoded record by record when it is asked for.
 
-    An item is asked for by its index, or by (epoch, index) in training: then its reverse complement is taken with the
-    given probability, drawn from (seed, epoch, index) alone. So what an example looks like does not depend on the
-    worker that reads it, nor on what was read before.
+    An item is asked for by its index, or by (epoch, index) in training: then it is augmented, and drawn anew where the
+    records are, by (seed, epoch, index) alone. So what an example looks like does not depend on the worker that reads
+    it, nor on what was read before.
 
     Args:
         records: the split.
@@ -62,9 +62,8 @@ class SequenceDataset(Dataset[Example]):
         labels: (n,) int64 or (n, C) float32, or None.
         max_length: longest record, in bases.
         truncate: keep the first `max_length` bases of a longer record; else it raises.
-        reverse_complement: probability, in training.
+        augment: what is done to a sequence in training; None for nothing.
         soft_masked_weight: weight of lower-case letters; None for no weights.
-        seed: of the augmentation.
 
     Raises:
         UserError: a record longer than `max_length`, or weights with a tokenizer that joins letters.
@@ -78,12 +77,12 @@ class SequenceDataset(Dataset[Example]):
         *,
         max_length: int = 2**20,
         truncate: bool = False,
-        reverse_complement: float = 0.0,
+        augment: Augmentation | None = None,
         soft_masked_weight: float | None = None,
-        seed: int = 0,
     ) -> None:
         self.records, self.tokenizer, self.labels = records, tokenizer, labels
-        self.max_length, self.reverse_complement, self.seed = max_length, reverse_complement, seed
+        self.max_length = max_length
+        self.augment = augment or Augmentation()
         self.soft_masked_weight = soft_masked_weight
         if soft_masked_weight is not None and not isinstance(tokenizer, CharacterTokenizer):
             raise UserError(
@@ -93,10 +92,10 @@ class SequenceDataset(Dataset[Example]):
         if not truncate and len(records) and records.lengths.max() > max_length:
             longest = int(np.argmax(records.lengths > max_length))
             raise UserError(
-                f"record {records[longest].name} has {records.lengths[longest]:,} bases, "
+                f"record {records[longest].name} has {records.lengths[longest]:,} {tokenizer.unit}, "
                 f"more than max_length = {max_length:,}",
                 where=records.where(longest),
-                mend="cut it, raise data.max_length, or set data.truncate=true to keep its first bases",
+                mend=f"cut it, raise data.max_length, or set data.truncate=true to keep its first {tokenizer.unit}",
             )
 
     def __len__(self) -> int:
@@ -107,21 +106,18 @@ class SequenceDataset(Dataset[Example]):
         return self.records[index]
 
     def __getitem__(self, item: int | tuple[int, int]) -> Example:
-        epoch, index = item if isinstance(item, tuple) else (None, item)
-        sequence = self.records[index].sequence[: self.max_length]
-        if epoch is not None and self._turned(epoch, index):
-            sequence = reverse_complement(sequence)
+        if isinstance(item, tuple):
+            epoch, index = item
+            sequence = self.augment(self.records.in_epoch(epoch, index).sequence[: self.max_length], epoch, index)
+        else:
+            index = item
+            sequence = self.records[index].sequence[: self.max_length]
         label = None if self.labels is None else self.labels[index]
         if self.soft_masked_weight is None:
             return Example(self.tokenizer.encode(sequence), None, label, index)
         assert isinstance(self.tokenizer, CharacterTokenizer)
         ids, weights = self.tokenizer.encode_with_weights(sequence, self.soft_masked_weight)
         return Example(ids, weights, label, index)
-
-    def _turned(self, epoch: int, index: int) -> bool:
-        if not self.reverse_complement:
-            return False
-        return bool(np.random.default_rng((self.seed, epoch, index)).random() < self.reverse_complement)
 
 
 class Collate:

@@ -1,52 +1,32 @@
-"""The datamodule of classification: splits, labels as numbers, loaders."""
+"""The datamodules: sequences of letters for a classifier; those of pixels are in `pixels.py`."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import torch
-from lightning.pytorch import LightningDataModule
-from torch import Tensor
-from torch.utils.data import DataLoader
-
+from ssmbio.data.augment import Augmentation
 from ssmbio.data.batches import Collate, SequenceDataset
-from ssmbio.data.labels import Codes, balanced_weights, check_classes, encode, problem_of, stratified, vocabulary
-from ssmbio.data.records import SPLITS, RecordSet, RecordSubset, Source
-from ssmbio.data.sampler import EpochSampler, TrainingLoader
+from ssmbio.data.labelled import LabelledData, check_settings
+from ssmbio.data.labels import Codes
+from ssmbio.data.pixels import PixelData as PixelData
+from ssmbio.data.records import RecordSet, Source
 from ssmbio.data.tokenizers import Tokenizer
 from ssmbio.errors import UserError
 
-log = logging.getLogger(__name__)
 
-
-class ClassificationData(LightningDataModule):
+class ClassificationData(LabelledData):
     """Records of a source as batches for a classifier.
 
     Args:
         source: gives the splits.
         tokenizer: letters to ids.
-        batch_size, eval_batch_size: examples a batch and device; None evaluates with `batch_size`.
         max_length: the longest sequence the model will see, in bases.
         truncate: keep the first `max_length` bases of a longer record instead of raising.
-        val_fraction: of train, drawn at the classes' shares where the source has no val.
         reverse_complement: probability that a training example is seen from the other strand.
+        shift, mutation: see `Augmentation`.
         soft_masked_weight: weight of lower-case letters in `batch["weights"]`; None for no weights.
-        class_weights: weigh classes by inverse frequency in the loss.
-        group_lengths: fill training batches with sequences of like length.
-        num_workers: processes that read; 0 reads in this one.
-        pin_memory: None pins where there is a GPU.
-        seed: of the split, the order and the augmentation.
-        labels, problem: what a checkpoint was trained for; None takes them from train.
-        shuffle_labels: a control. Permutes the labels of each split, so nothing is left to learn.
-
-    Attributes, after `setup`:
-        labels: the classes, sorted.
-        problem: binary, multiclass or multilabel.
-        class_weights: (C,) float32, or None.
-        train, val, test: `SequenceDataset`, or None.
+        batch_size and all others: see `LabelledData`.
     """
 
     def __init__(
@@ -60,6 +40,8 @@ class ClassificationData(LightningDataModule):
         truncate: bool = False,
         val_fraction: float = 0.1,
         reverse_complement: float = 0.5,
+        shift: int = 0,
+        mutation: float = 0.0,
         soft_masked_weight: float | None = None,
         class_weights: bool = False,
         group_lengths: bool = False,
@@ -70,83 +52,36 @@ class ClassificationData(LightningDataModule):
         problem: str | None = None,
         shuffle_labels: bool = False,
     ) -> None:
-        super().__init__()
-        _check_settings(batch_size, max_length, val_fraction, reverse_complement)
-        self.source, self.tokenizer = source, tokenizer
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
-        self.max_length, self.truncate, self.val_fraction = max_length, truncate, val_fraction
-        self.reverse_complement, self.soft_masked_weight = reverse_complement, soft_masked_weight
-        self.balance_classes, self.group_lengths = class_weights, group_lengths
-        self.num_workers = num_workers
-        self.pin_memory = torch.cuda.is_available() if pin_memory is None else pin_memory
-        self.seed, self.shuffle_labels = seed, shuffle_labels
-        self.labels: list[str] | None = None if labels is None else [str(label) for label in labels]
-        self.problem = problem
-        self.class_weights: Tensor | None = None
-        self.train: SequenceDataset | None = None
-        self.val: SequenceDataset | None = None
-        self.test: SequenceDataset | None = None
+        super().__init__(
+            source,
+            batch_size=batch_size,
+            eval_batch_size=eval_batch_size,
+            val_fraction=val_fraction,
+            class_weights=class_weights,
+            group_lengths=group_lengths,
+            num_workers=num_workers,
+            pin_memory=pin_memory,
+            seed=seed,
+            labels=labels,
+            problem=problem,
+            shuffle_labels=shuffle_labels,
+        )
+        check_settings(("max_length", max_length, max_length >= 1, "1 or more"))
+        self.tokenizer = tokenizer
+        self.max_length, self.truncate = max_length, truncate
+        self.augment = Augmentation(reverse_complement, shift, mutation, seed)  # raises for what it cannot do
+        self.soft_masked_weight = soft_masked_weight
+        self.collate = Collate(tokenizer.pad_id)
 
-    def setup(self, stage: str | None = None) -> None:
-        """Read the data once. `stage="test"` with labels given reads no more than the test split.
-
-        Raises:
-            UserError: no training data, an empty split, one class only, a label that train lacks, a record that is too
-                long, or whatever the source finds.
-        """
-        if self.train is not None or self.test is not None:
-            return
-        splits = self.source.splits()
-        only_test = stage == "test" and self.labels is not None
-        for split, records in splits.items():
-            if not len(records) and (split == "test" or not only_test):
-                raise UserError(f"the {split} split has no records", mend=f"give another file as data.{split}")
-        if not only_test:
-            self._setup_training(splits)
-        if "test" in splits:
-            self.test = self._dataset("test", splits["test"], self._encode(splits["test"]))
-        elif not only_test:
-            log.warning("There is no test split, so nothing will be tested after training.")
-
-    def _setup_training(self, splits: dict[str, RecordSet]) -> None:
-        if "train" not in splits:
-            raise UserError("there is no training data", mend="set data.train=<file>")
-        train = splits["train"]
-        labels = train.labels()
-        self.problem = self.problem or problem_of(labels)
-        self.labels = vocabulary(labels) if self.labels is None else self.labels
-        check_classes(self.labels, self.problem, train)
-        codes = self._encode(train)
-        if "val" in splits:
-            val, val_codes = splits["val"], self._encode(splits["val"])
-        else:
-            if len(train) < 2:
-                raise UserError("train has one record, so no validation split can be drawn", mend="set data.val=<file>")
-            kept, drawn = stratified(codes, self.val_fraction, self.seed)
-            train, val = RecordSubset(train, kept), RecordSubset(train, drawn)
-            codes, val_codes = codes[kept], codes[drawn]
-        if self.balance_classes:
-            self.class_weights = torch.from_numpy(balanced_weights(codes, len(self.labels)))
-        self.train = self._dataset("train", train, codes)
-        self.val = self._dataset("val", val, val_codes)
-
-    def _encode(self, records: RecordSet) -> Codes:
-        if self.labels is None or self.problem is None:
-            raise ValueError("labels and problem are given together, or neither")
-        return encode(records, self.labels, self.problem)
-
-    def _dataset(self, split: str, records: RecordSet, codes: Codes) -> SequenceDataset:
-        if self.shuffle_labels:
-            codes = np.random.default_rng((self.seed, SPLITS.index(split))).permutation(codes)
+    def make_dataset(self, records: RecordSet, codes: Codes) -> SequenceDataset:
         return SequenceDataset(
             records,
             self.tokenizer,
             codes,
             max_length=self.max_length,
             truncate=self.truncate,
-            reverse_complement=self.reverse_complement,
+            augment=self.augment,
             soft_masked_weight=self.soft_masked_weight,
-            seed=self.seed,
         )
 
     def facts(self) -> dict[str, Any]:
@@ -156,67 +91,19 @@ class ClassificationData(LightningDataModule):
         """
         return {
             "tokenizer": self.tokenizer.spec(),
-            "labels": self.labels,
-            "problem": self.problem,
             "max_length": self.max_length,
             "length": getattr(self.source, "length", None),
-            "class_weights": None if self.class_weights is None else self.class_weights.tolist(),
+            **self.shared_facts(),
         }
 
-    def sizes(self) -> dict[str, int]:
-        """Records in each split that there is."""
-        splits = {"train": self.train, "val": self.val, "test": self.test}
-        return {split: len(dataset) for split, dataset in splits.items() if dataset is not None}
-
-    def train_dataloader(self) -> DataLoader:
-        """Shuffled and augmented; in the order of the file when the trainer overfits a few batches."""
-        assert self.train is not None, "setup() comes first"
-        if self._overfits():
-            return self._evaluation_loader(self.train)
-        sampler = EpochSampler(self.train, batch_size=self.batch_size, seed=self.seed, group_lengths=self.group_lengths)
-        return TrainingLoader(
-            self.train,
-            sampler,
-            Collate(self.tokenizer.pad_id),
-            num_workers=self.num_workers,
-            pin_memory=self.pin_memory,
-            trained=self._trained_batches if self.trainer is not None else None,
-        )
-
-    def val_dataloader(self) -> DataLoader:
-        """In the order of the file; the training batches when the trainer overfits a few of them."""
-        dataset = self.train if self._overfits() else self.val
-        assert dataset is not None, "setup() comes first"
-        return self._evaluation_loader(dataset)
-
-    def test_dataloader(self) -> DataLoader:
-        """In the order of the file."""
-        assert self.test is not None, "there is no test split"
-        return self._evaluation_loader(self.test)
-
-    def _evaluation_loader(self, dataset: SequenceDataset) -> DataLoader:
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size if self._overfits() else self.eval_batch_size,
-            collate_fn=Collate(self.tokenizer.pad_id),
-            num_workers=self.num_workers,
-            pin_memory=self.pin_memory,
-        )
-
-    def _overfits(self) -> bool:
-        return self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-
-    def _trained_batches(self) -> int:
-        assert self.trainer is not None
-        return self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
-
-
-def _check_settings(batch_size: int, max_length: int, val_fraction: float, reverse_complement: float) -> None:
-    for name, value, good, range_ in (
-        ("batch_size", batch_size, batch_size >= 1, "1 or more"),
-        ("max_length", max_length, max_length >= 1, "1 or more"),
-        ("val_fraction", val_fraction, 0 < val_fraction < 1, "a fraction between 0 and 1"),
-        ("reverse_complement", reverse_complement, 0 <= reverse_complement <= 1, "a probability from 0 to 1"),
-    ):
-        if not good:
-            raise UserError(f"{name} {value}", mend=f"set data.{name} to {range_}")
+    def check_test(self, facts: Mapping[str, Any]) -> None:
+        if self.test is None or self.truncate:
+            return
+        records, longest, unit = self.test.records, facts["max_length"], self.tokenizer.unit
+        for index, length in enumerate(records.lengths):
+            if length > longest:
+                raise UserError(
+                    f"record {records[index].name} has {length:,} {unit}, more than the model's maximum of {longest:,}",
+                    where=records.where(index),
+                    mend=f"cut it, or set data.truncate=true to keep its first {unit}",
+                )

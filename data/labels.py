@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ssmbio.data.nearest import instead_of
-from ssmbio.data.records import Label, RecordSet
+from ssmbio.data.records import Label, LabelledSet
 from ssmbio.errors import UserError
 
 PROBLEMS = ("binary", "multiclass", "multilabel")
@@ -34,7 +34,7 @@ def problem_of(labels: Iterable[Label]) -> str:
     return "binary" if len(distinct - {None}) == 2 else "multiclass"
 
 
-def check_classes(known: Sequence[str], problem: str, records: RecordSet) -> None:
+def check_classes(known: Sequence[str], problem: str, records: LabelledSet) -> None:
     """Raise unless there is something to tell apart.
 
     Raises:
@@ -55,7 +55,7 @@ def check_classes(known: Sequence[str], problem: str, records: RecordSet) -> Non
         raise UserError(f"{len(known)} classes are not binary", where=where, mend="set data.problem=multiclass")
 
 
-def encode(records: RecordSet, known: Sequence[str], problem: str) -> Codes:
+def encode(records: LabelledSet, known: Sequence[str], problem: str) -> Codes:
     """The labels of a split as numbers.
 
     Raises:

@@ -1,13 +1,14 @@
 """What every source of data gives: records, in sets that are read at random and only when asked.
 
-A `Source` names its splits, each split is a `RecordSet`, and a `RecordSet` gives a `Record` for an index. Sets travel
-to DataLoader workers, so they pickle, and they hold their sequences in one block of bytes or not at all.
+A `Source` names its splits, and each split is a `LabelledSet`; of sequences it is a `RecordSet`, which gives a `Record`
+for an index (for images see `images.py`). Sets travel to DataLoader workers, so they pickle, and they hold their
+sequences in one block of bytes or not at all.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, TypeAlias
@@ -50,38 +51,53 @@ class Record:
             object.__setattr__(self, "end", self.start + len(self.sequence))
 
 
-class RecordSet(ABC):
-    """Records by index, in the order of the file."""
+class LabelledSet(ABC):
+    """Things with labels by index, in the order of the file: what splits, labels and messages need to know of them."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
-    def __getitem__(self, index: int) -> Record:
-        """Read one record. Raises IndexError beyond the end; negative indices count from it."""
-
-    @abstractmethod
     def label_of(self, index: int) -> Label:
-        """The label, without reading the sequence."""
-
-    @property
-    @abstractmethod
-    def lengths(self) -> npt.NDArray[np.int64]:
-        """The letters in each record, without reading them."""
+        """The label, without reading the rest."""
 
     @abstractmethod
     def where(self, index: int) -> str:
         """The place a message should name: ``train.csv, line 7``."""
+
+    @abstractmethod
+    def subset(self, indices: npt.ArrayLike) -> LabelledSet:
+        """Those at `indices`, in that order."""
 
     def labels(self) -> list[Label]:
         """The label of every record."""
         return [self.label_of(index) for index in range(len(self))]
 
 
+class RecordSet(LabelledSet):
+    """Sequences by index, in the order of the file."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Record:
+        """Read one record. Raises IndexError beyond the end; negative indices count from it."""
+
+    def in_epoch(self, epoch: int, index: int) -> Record:
+        """The record as training sees it in an epoch: the same in all, but for sets that draw theirs anew."""
+        return self[index]
+
+    @property
+    @abstractmethod
+    def lengths(self) -> npt.NDArray[np.int64]:
+        """The letters in each record, without reading them."""
+
+    def subset(self, indices: npt.ArrayLike) -> RecordSubset:
+        return RecordSubset(self, indices)
+
+
 class Source(Protocol):
     """Something that has data: a table, a genome with intervals, a simulation."""
 
-    def splits(self) -> dict[str, RecordSet]:
+    def splits(self) -> Mapping[str, LabelledSet]:
         """The sets that the user gave, under "train", "val" or "test"."""
 
 
@@ -125,6 +141,7 @@ class PackedRecords(RecordSet):
         files: each file that was read, with the index of its first record.
         lines: the place of each record in its file, counted from 1; without it `where` gives the record's name.
         line_word: what `lines` counts: lines of a text, rows of a parquet table.
+        nucleotides: whether the letters must be those of IUPAC; False leaves them unchecked.
 
     Raises:
         UserError: an empty sequence, or letters outside IUPAC.
@@ -139,6 +156,7 @@ class PackedRecords(RecordSet):
         files: Sequence[tuple[str, int]],
         lines: Sequence[int] | None = None,
         line_word: str = "line",
+        nucleotides: bool = True,
     ) -> None:
         self._names = PackedBytes(names)
         self._sequences = PackedBytes(sequences)
@@ -146,13 +164,13 @@ class PackedRecords(RecordSet):
         self._files = list(files)
         self._lines = None if lines is None else np.asarray(lines, np.int64)
         self._line_word = line_word
-        self._check_sequences()
+        self._check_sequences(nucleotides)
 
-    def _check_sequences(self) -> None:
+    def _check_sequences(self, nucleotides: bool) -> None:
         lengths = self._sequences.lengths
         if not lengths.all():
             raise empty_sequence_error(self.where(int(np.argmin(lengths))))
-        position = first_bad_letter(self._sequences.blob)
+        position = first_bad_letter(self._sequences.blob) if nucleotides else None
         if position is not None:
             index = int(np.searchsorted(self._sequences.offsets, position, side="right")) - 1
             start = int(self._sequences.offsets[index])
@@ -192,6 +210,9 @@ class RecordSubset(RecordSet):
 
     def __getitem__(self, index: int) -> Record:
         return self._records[int(self._indices[index])]
+
+    def in_epoch(self, epoch: int, index: int) -> Record:
+        return self._records.in_epoch(epoch, int(self._indices[index]))
 
     def label_of(self, index: int) -> Label:
         return self._records.label_of(int(self._indices[index]))

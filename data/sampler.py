@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch.distributed
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.distributed import DistributedSampler
 
-from ssmbio.data.batches import Batch, Collate, SequenceDataset
 from ssmbio.errors import UserError
 
 _POOL = 50  # batches whose examples are sorted by length together
@@ -24,7 +23,7 @@ class EpochSampler(DistributedSampler):
     filled up from its start until it divides, and each rank takes every `num_replicas`-th item.
 
     Args:
-        dataset: what is sampled.
+        dataset: what is sampled; its `records` have `lengths` if these are grouped.
         batch_size: examples a batch and device; only grouping by length needs it.
         seed: of the order.
         group_lengths: put sequences of like length into the same batch: pools of some 50 random batches are sorted by
@@ -39,7 +38,7 @@ class EpochSampler(DistributedSampler):
 
     def __init__(
         self,
-        dataset: SequenceDataset,
+        dataset: Dataset,
         *,
         batch_size: int,
         seed: int,
@@ -97,9 +96,9 @@ class TrainingLoader(DataLoader):
 
     def __init__(
         self,
-        dataset: SequenceDataset,
+        dataset: Dataset,
         sampler: EpochSampler,
-        collate: Collate,
+        collate: Callable[[Any], Any],
         *,
         num_workers: int = 0,
         pin_memory: bool = False,
@@ -117,7 +116,7 @@ class TrainingLoader(DataLoader):
         self._handed_out = (sampler.epoch, 0)  # batches of an epoch, as `sampler.epoch` counts it
         self._loaded: dict[str, Any] | None = None
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         epoch = self.sampler.epoch
         done = self._take_up(epoch)
         self._handed_out = (epoch, done)

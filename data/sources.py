@@ -1,4 +1,4 @@
-"""Where records come from: a table, FASTA files, intervals of a genome, GenBank files.
+"""Where records come from: a table, FASTA files, intervals of a genome, GenBank files, images, ListOps.
 
 Each is built by Hydra from plain values, reads when `splits()` is called, and gives its splits as record sets. Without
 `val` the datamodule draws one from train. Every fault is a `UserError` that names the file and the place.
@@ -14,7 +14,15 @@ from ssmbio.data.bed import read_bed
 from ssmbio.data.fasta import load_fasta, read_label_table
 from ssmbio.data.genbank import load_features, load_whole
 from ssmbio.data.genome import Genome
+from ssmbio.data.genome_windows import GenomeWindowsSource as GenomeWindowsSource
+from ssmbio.data.image_sources import Cifar10Source as Cifar10Source
+from ssmbio.data.image_sources import ImageFolderSource as ImageFolderSource
+from ssmbio.data.image_sources import MnistSource as MnistSource
 from ssmbio.data.intervals import IntervalRecords, check_window
+from ssmbio.data.listops_source import ListopsSource as ListopsSource
+from ssmbio.data.listops_source import ListopsTokenizer as ListopsTokenizer
+from ssmbio.data.made_images import PathfinderSource as PathfinderSource
+from ssmbio.data.made_images import ShapesSource as ShapesSource
 from ssmbio.data.nearest import instead_of
 from ssmbio.data.records import SPLITS, RecordSet
 from ssmbio.data.splits import Part, split_intervals

@@ -37,6 +37,8 @@ class Tokenizer(ABC):
 
     vocab_size: int
     pad_id: int = PAD
+    unit: str = "bases"
+    """What the letters of a sequence are, for messages."""
 
     @abstractmethod
     def encode(self, sequence: bytes) -> Ids:
@@ -248,12 +250,15 @@ def tokenizer_from_spec(spec: Mapping[str, Any]) -> Tokenizer:
     Raises:
         UserError: an unknown kind, or a field that is missing, too many or wrong.
     """
+    from ssmbio.data.listops_source import ListopsTokenizer  # it is built on this module
+
     fields = dict(spec)
     kind = fields.pop("kind", None)
     kinds: dict[Any, tuple[Callable[..., Tokenizer], set[str]]] = {
         "character": (CharacterTokenizer, set()),
         "kmer": (KmerTokenizer, {"k", "overlapping"}),
         "bpe": (BpeTokenizer, {"json"}),
+        "listops": (ListopsTokenizer, set()),
     }
     if not isinstance(kind, str) or kind not in kinds:
         raise UserError(f"tokenizer of the unknown kind {kind!r}", mend=f"known are {', '.join(kinds)}")

@@ -11,15 +11,18 @@ from torch import Tensor
 
 from ssmbio.build import rebuild_pipeline
 from ssmbio.errors import UserError
+from ssmbio.pipelines import Classify, DnaClassify, PixelClassify, SequenceClassify
 from ssmbio.pipelines.base import CHECKPOINT_KEY, Pipeline
 
+CLASSIFIERS = tuple(task.task_name for task in (DnaClassify, PixelClassify, SequenceClassify))
 
-def read_checkpoint(path: str | Path, task: str | None = None) -> dict[str, Any]:
+
+def read_checkpoint(path: str | Path, *tasks: str) -> dict[str, Any]:
     """Load a checkpoint onto the CPU without running any code from it.
 
     Args:
         path: a `.ckpt` file, or a run folder, which means its `checkpoints/best.ckpt`.
-        task: the task the checkpoint must be of; None takes any.
+        tasks: those the checkpoint may be of; none given takes any.
 
     Raises:
         UserError: no such file, not a checkpoint, not one of ssmbio's, or one of another task.
@@ -43,19 +46,28 @@ def read_checkpoint(path: str | Path, task: str | None = None) -> dict[str, Any]
     if not isinstance(recipe, dict) or not {"task", "config", "facts"} <= recipe.keys():
         raise UserError("a checkpoint of ssmbio that lacks its recipe", where=path, mend="give one as it was written")
     made_for = recipe["task"]
-    if task is not None and made_for != task:
-        raise UserError(f"a checkpoint of task {made_for}, not of {task}", where=path, mend=f"give one of {task}")
+    if tasks and made_for not in tasks:
+        allowed = " or ".join(tasks)
+        raise UserError(f"a checkpoint of task {made_for}, not of {allowed}", where=path, mend="give one of those")
     return checkpoint
 
 
-def load_pipeline(path: str | Path, task: str | None = None, trusted: tuple[str, ...] = ()) -> Pipeline:
+def load_classifier(path: str | Path, trusted: tuple[str, ...] = ()) -> Classify:
+    """As `load_pipeline`, of a task that classifies; UserError for any other."""
+    pipeline = load_pipeline(path, *CLASSIFIERS, trusted=trusted)
+    if not isinstance(pipeline, Classify):
+        raise UserError(f"it builds {type(pipeline).__name__}, which is no classifier", where=path)
+    return pipeline
+
+
+def load_pipeline(path: str | Path, *tasks: str, trusted: tuple[str, ...] = ()) -> Pipeline:
     """The trained pipeline of a checkpoint, on the CPU, in evaluation mode.
 
     Args:
-        path, task: as for `read_checkpoint`.
+        path, tasks: as for `read_checkpoint`.
         trusted: full names of classes beside ours that the checkpoint may build.
     """
-    checkpoint = read_checkpoint(path, task)
+    checkpoint = read_checkpoint(path, *tasks)
     pipeline = rebuild_pipeline(checkpoint[CHECKPOINT_KEY], trusted)
     check_weights(pipeline, checkpoint["state_dict"], path)
     pipeline.load_state_dict(checkpoint["state_dict"])
@@ -88,7 +100,8 @@ def initialize_from(pipeline: Pipeline, path: str | Path) -> None:
     """
     checkpoint = read_checkpoint(path)
     recipe = checkpoint[CHECKPOINT_KEY]
-    if recipe["facts"]["tokenizer"] != pipeline.facts["tokenizer"]:
+    # Images have none; whether their channels fit, the weights show.
+    if recipe["facts"].get("tokenizer") != pipeline.facts.get("tokenizer"):
         raise UserError("its tokenizer differs from this run's", where=path, mend="choose the same data/tokenizer")
     check_weights(pipeline, checkpoint["state_dict"], path, skip="head.")
     body = {name: value for name, value in checkpoint["state_dict"].items() if not name.startswith("head.")}

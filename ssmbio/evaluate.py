@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
@@ -12,12 +12,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ssmbio import cli
 from ssmbio.build import build_allowed
-from ssmbio.checkpoints import load_pipeline
-from ssmbio.data.datamodule import ClassificationData
+from ssmbio.checkpoints import load_classifier
+from ssmbio.data.labelled import LabelledData
+from ssmbio.data.pixels import ImageFacts
 from ssmbio.data.tokenizers import tokenizer_from_spec
 from ssmbio.errors import UserError
 from ssmbio.evaluation import run_test
-from ssmbio.pipelines.dna_classify import DnaClassify
+from ssmbio.pipelines import Classify
 from ssmbio.training.progress import ProgressBar
 from ssmbio.training.results import print_metrics, write_metrics
 from ssmbio.training.setup import build_trainer
@@ -30,7 +31,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     with cli.faults_of("seed"):
         seed_everything(config.seed, workers=True, verbose=False)
     trusted = cli.listed(config.trust)
-    pipeline = cast(DnaClassify, load_pipeline(config.ckpt, "dna_classify", trusted))
+    pipeline = load_classifier(config.ckpt, trusted)
     datamodule = test_data(config, pipeline, trusted)
     run_dir = Path(str(config.run_dir))
     with cli.faults_of("trainer"):
@@ -42,20 +43,24 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     return metrics
 
 
-def test_data(config: DictConfig, pipeline: DnaClassify, trusted: tuple[str, ...]) -> ClassificationData:
+def test_data(config: DictConfig, pipeline: Classify, trusted: tuple[str, ...]) -> LabelledData:
     """The test set of the command line's data, or of the data that the checkpoint was trained with.
 
     Raises:
-        UserError: no test set, a record longer than the model takes, or whatever the data are wrong in.
+        UserError: no test set, data of another kind, a record that the model does not take, or whatever the data are
+            wrong in.
     """
     facts = pipeline.facts
-    given: dict[str, Any] = {
-        "tokenizer": tokenizer_from_spec(facts["tokenizer"]),
-        "labels": pipeline.labels,
-        "problem": pipeline.problem,
-    }
+    given: dict[str, Any] = {"labels": pipeline.labels, "problem": pipeline.problem}
     own = config.get("data") is None
     data = OmegaConf.create(pipeline.recipe["config"]).data if own else config.data
+    if "tokenizer" in facts:
+        given["tokenizer"] = tokenizer_from_spec(facts["tokenizer"])
+    if ("tokenizer" in facts) != ("tokenizer" in data.datamodule):
+        what = (
+            "sequences, but the checkpoint classifies images" if "image" in facts else "images, but it takes sequences"
+        )
+        raise UserError(f"data={HydraConfig.get().runtime.choices.get('data')} are {what}", mend="choose other data")
     with open_dict(data):
         keep_only_test(data, facts, set() if own else keys_of_the_user(), own)
         if data.get("truncate"):
@@ -67,8 +72,7 @@ def test_data(config: DictConfig, pipeline: DnaClassify, trusted: tuple[str, ...
     datamodule.setup("test")
     if datamodule.test is None:
         raise UserError("this data has no test set", mend="choose other data, as in data=table data.test=<file>")
-    if not datamodule.truncate:
-        check_lengths(datamodule, facts["max_length"])
+    datamodule.check_test(facts)
     return datamodule
 
 
@@ -97,8 +101,22 @@ def keep_only_test(data: DictConfig, facts: dict[str, Any], chosen: set[str], ow
             # All intervals of a BED that comes for the test: the fractions are there to divide training data.
             data.intervals = {"test": data.intervals if one_bed else data.intervals.test}
             data.split = None
-    if not own and "length" in keys and "data.length" not in chosen:
+    if own:
+        return
+    if "length" in keys and "data.length" not in chosen:
         data.length = facts.get("length")
+    if "image" in facts:
+        adapt_images(data, ImageFacts.from_facts(facts), chosen)
+
+
+def adapt_images(data: DictConfig, image: ImageFacts, chosen: set[str]) -> None:
+    """Read images as those of training were, where the user leaves it open; of folders of classes test all."""
+    for key, value in (("mode", image.format.mode), ("size", image.size)):
+        if f"data.{key}" not in chosen:
+            data[key] = list(value) if isinstance(value, tuple) else value
+    if "split" in data and not any(key.startswith("data.split") for key in chosen):
+        # The fractions are there to divide training data; folders for the splits come before them.
+        data.split = {"test": 1.0}
 
 
 def no_test_set(key: str, own: bool) -> UserError:
@@ -114,19 +132,6 @@ def keys_of_the_user() -> set[str]:
     """The keys that the command line sets, as `data.split.test`."""
     overrides = HydraConfig.get().overrides.task
     return {text.lstrip("+~").split("=")[0] for text in overrides}
-
-
-def check_lengths(datamodule: ClassificationData, max_length: int) -> None:
-    """Raises UserError for a test record longer than the model takes."""
-    assert datamodule.test is not None
-    records = datamodule.test.records
-    for index, length in enumerate(records.lengths):
-        if length > max_length:
-            raise UserError(
-                f"record {records[index].name} has {length:,} bases, more than the model's maximum of {max_length:,}",
-                where=records.where(index),
-                mend="cut it, or set data.truncate=true to keep its first bases",
-            )
 
 
 def main() -> None:

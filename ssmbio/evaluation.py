@@ -8,15 +8,16 @@ from lightning.pytorch import Trainer
 from torch import Tensor
 
 from ssmbio.checkpoints import read_checkpoint
-from ssmbio.data.datamodule import ClassificationData
-from ssmbio.pipelines.dna_classify import DnaClassify
+from ssmbio.data.labelled import LabelledData
+from ssmbio.pipelines import Classify
+from ssmbio.prediction import write_named_predictions
 from ssmbio.training.metrics import probabilities
 from ssmbio.training.pictures import confusion_matrix, ranking_curves
 from ssmbio.training.results import write_predictions
 
 
 def run_test(
-    trainer: Trainer, pipeline: DnaClassify, datamodule: ClassificationData, ckpt: Path | None, folder: Path
+    trainer: Trainer, pipeline: Classify, datamodule: LabelledData, ckpt: Path | None, folder: Path
 ) -> dict[str, float]:
     """Test on the datamodule's test split; the first process writes predictions and pictures into `folder`.
 
@@ -38,8 +39,8 @@ def run_test(
 
 def _write(
     folder: Path,
-    pipeline: DnaClassify,
-    datamodule: ClassificationData,
+    pipeline: Classify,
+    datamodule: LabelledData,
     index: list[int],
     scores: Tensor,
     truth: Tensor,
@@ -49,7 +50,8 @@ def _write(
     assert datamodule.test is not None
     # Read one by one: the sequences of a test set need not fit into memory at once.
     records = map(datamodule.test.record, index)
-    write_predictions(folder / "test_predictions.tsv", records, scores, truth, labels, problem)
+    write = write_predictions if pipeline.placed else write_named_predictions
+    write(folder / "test_predictions.tsv", records, scores, truth, labels, problem)
     if problem != "multilabel":
         confusion_matrix(folder / "pictures" / "confusion_matrix.png", scores.argmax(1), truth, labels)
     ranking_curves(folder / "pictures" / "roc_and_precision_recall.png", scores, truth, labels, problem)

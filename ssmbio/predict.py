@@ -1,61 +1,104 @@
-"""`python -m ssmbio.predict ckpt=… input=… output=…`: classify the sequences of a file, in constant memory."""
+"""`python -m ssmbio.predict ckpt=… input=… output=…`: classify what a file or a folder holds, in constant memory."""
 
 from __future__ import annotations
 
 import gzip
 import io
 import os
+from collections.abc import Iterator, Sequence
+from functools import partial
 from itertools import chain
 from pathlib import Path
-from typing import IO, TextIO, cast
+from typing import IO, Any, TextIO, cast
 
 from omegaconf import DictConfig
 from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ssmbio import cli
-from ssmbio.checkpoints import load_pipeline
+from ssmbio.checkpoints import load_classifier
+from ssmbio.data.images import Image, iter_images
+from ssmbio.data.listops_source import SOURCE, ListopsTokenizer, iter_listops
 from ssmbio.data.streams import iter_records
 from ssmbio.errors import UserError
 from ssmbio.files import whole_file
-from ssmbio.pipelines.dna_classify import DnaClassify
-from ssmbio.prediction import Predictor, batches, check_length, windows
+from ssmbio.pipelines import Classify, DnaClassify, PixelClassify, SequenceClassify
+from ssmbio.prediction import Predictor, batches, check_length, named_header, named_row, windows
 from ssmbio.training.results import named_label, prediction_header, prediction_row
+
+# Settings of prediction that have a meaning for some inputs alone.
+_FOR_DNA = ("fasta", "length", "window", "stride", "both_strands")
+_FOR_SEQUENCES = (*_FOR_DNA, "name_column")
 
 
 def predict(config: DictConfig) -> int:
-    """Write one line for each record or window; returns how many."""
+    """Write one line for each record, window or image; returns how many."""
     cli.require_values(config)
     check_settings(config)
-    pipeline = cast(DnaClassify, load_pipeline(config.ckpt, "dna_classify", cli.listed(config.trust)))
+    pipeline = load_classifier(config.ckpt, cli.listed(config.trust))
+    inputs = read_inputs(pipeline, config)
     predictor = Predictor(pipeline, config.device, config.precision, config.both_strands)
-    records = iter_records(
-        str(config.input),
-        fasta=config.fasta,
-        length=pipeline.facts.get("length") if config.length is None else config.length,
-        sequence_column=config.sequence_column,
-        name_column=config.name_column,
-    )
-    pieces = chain.from_iterable(windows(record, config.window, config.stride) for record in records)
-    checked = (check_length(piece, pipeline.facts["max_length"]) for piece in pieces)
 
     written = 0
-    columns = (SpinnerColumn(), TextColumn("{task.completed:,} sequences"), TimeElapsedColumn())
+    columns = (SpinnerColumn(), TextColumn("{task.completed:,} done"), TimeElapsedColumn())
     console = Console(stderr=True)
     # Even a progress display that is wiped at the end leaves an empty line where there is no terminal.
     display = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
     with whole_file(str(config.output), "wb") as raw, display as progress:
         shown = progress.add_task("", total=None)
         with _text(raw, compressed=Path(str(config.output)).suffix == ".gz") as file:
-            file.write(prediction_header(pipeline.labels))
-            for batch in batches(checked, config.batch_size):
+            file.write(prediction_header(pipeline.labels) if pipeline.placed else named_header(pipeline.labels))
+            for batch in batches(inputs, config.batch_size):
                 for record, scores in zip(batch, predictor(batch), strict=True):
                     label = named_label(scores, pipeline.labels, pipeline.problem)
-                    file.write(prediction_row(record, label, scores.tolist()))
+                    row = prediction_row if pipeline.placed else named_row
+                    file.write(row(record, label, scores.tolist()))
                 written += len(batch)
                 progress.advance(shown, len(batch))
     print(f"{written:,} predictions in {config.output}")
     return written
+
+
+def read_inputs(pipeline: Classify, config: DictConfig) -> Iterator[Any]:
+    """What a pipeline classifies, from the file or folder `config.input`, one after the other: records or images.
+
+    Raises:
+        UserError: an input that cannot be read, one that is not what the model takes, or a setting that has no meaning
+            for this task; some of them when the reading comes to it.
+    """
+    if isinstance(pipeline, PixelClassify):
+        _refuse(config, _FOR_SEQUENCES, "images")
+        return _read_images(pipeline, Path(str(config.input)))
+    assert isinstance(pipeline, SequenceClassify)
+    if not isinstance(pipeline, DnaClassify):
+        _refuse(config, _FOR_DNA, pipeline.task_name)
+    if isinstance(pipeline.tokenizer, ListopsTokenizer):
+        column = SOURCE if config.sequence_column == "sequence" else config.sequence_column
+        records = iter_listops(str(config.input), column, config.name_column)
+    else:
+        records = iter_records(
+            str(config.input),
+            fasta=config.fasta,
+            length=pipeline.facts.get("length") if config.length is None else config.length,
+            sequence_column=config.sequence_column,
+            name_column=config.name_column,
+        )
+    pieces = chain.from_iterable(windows(record, config.window, config.stride) for record in records)
+    longest, unit = pipeline.facts["max_length"], pipeline.tokenizer.unit
+    return map(partial(check_length, max_length=longest, unit=unit), pieces)
+
+
+def _refuse(config: DictConfig, names: Sequence[str], inputs: str) -> None:
+    for name in names:
+        if config[name] is not None:
+            raise UserError(f"{name}={config[name]} has no meaning for {inputs}", mend=f"leave {name} out")
+
+
+def _read_images(pipeline: PixelClassify, path: Path) -> Iterator[Image]:
+    for image in iter_images(path, pipeline.image.format):
+        where = path / image.name if path.is_dir() else path
+        pipeline.image.check(image.pixels.shape, str(where), "resize it, or train with data.size=<pixels>")
+        yield image
 
 
 def check_settings(config: DictConfig) -> None:

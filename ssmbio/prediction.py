@@ -1,19 +1,24 @@
-"""Classify a stream of records: windows, batches, both strands; memory does not grow with the input."""
+"""Classify a stream of records: windows, batches, both strands, tables; memory does not grow with the input."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
+from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from ssmbio.data.batches import Collate, Example
 from ssmbio.data.records import Record
 from ssmbio.errors import UserError
-from ssmbio.pipelines.dna_classify import DnaClassify
+from ssmbio.files import whole_file
+from ssmbio.pipelines import Classify, DnaClassify
 from ssmbio.training.metrics import probabilities
+from ssmbio.training.results import named_label, prediction_header, true_label
+
+Item = TypeVar("Item")
 
 
 def windows(record: Record, window: int | None, stride: int | None) -> Iterator[Record]:
@@ -37,17 +42,18 @@ def windows(record: Record, window: int | None, stride: int | None) -> Iterator[
         yield replace(record, sequence=sequence, start=first, end=first + window, label=None)
 
 
-def check_length(record: Record, max_length: int) -> Record:
+def check_length(record: Record, max_length: int, unit: str = "bases") -> Record:
     """Raises UserError for a record longer than the model takes."""
     if len(record.sequence) > max_length:
+        length = len(record.sequence)
         raise UserError(
-            f"record {record.name} has {len(record.sequence):,} bases, more than the model's maximum of {max_length:,}",
+            f"record {record.name} has {length:,} {unit}, more than the model's maximum of {max_length:,}",
             mend=f"cut it into windows: window={max_length}",
         )
     return record
 
 
-def batches(records: Iterable[Record], size: int) -> Iterator[list[Record]]:
+def batches(records: Iterable[Item], size: int) -> Iterator[list[Item]]:
     """Lists of up to `size` consecutive records."""
     iterator = iter(records)
     while batch := list(islice(iterator, size)):
@@ -65,7 +71,7 @@ class Predictor:
     """
 
     def __init__(
-        self, pipeline: DnaClassify, device: str = "auto", precision: str = "auto", both_strands: bool | None = None
+        self, pipeline: Classify, device: str = "auto", precision: str = "auto", both_strands: bool | None = None
     ) -> None:
         if device not in ("auto", "cpu", "cuda"):
             raise UserError(f"device={device} is unknown", mend="choose auto, cpu or cuda")
@@ -76,15 +82,38 @@ class Predictor:
         self.device = torch.device("cuda" if device != "cpu" and torch.cuda.is_available() else "cpu")
         self.autocast = precision == "auto" and self.device.type == "cuda" and torch.cuda.is_bf16_supported()
         self.pipeline = pipeline.to(self.device).eval()
-        if both_strands is not None:
+        if both_strands is not None and isinstance(pipeline, DnaClassify):
             pipeline.set_both_strands(both_strands)
-        self.collate = Collate(pipeline.tokenizer.pad_id)
 
     @torch.inference_mode()
-    def __call__(self, records: list[Record]) -> Tensor:
+    def __call__(self, records: Sequence[Any]) -> Tensor:
         """B records → (B, C) probabilities, float32 on the CPU."""
-        encode = self.pipeline.tokenizer.encode
-        batch = self.collate([Example(encode(r.sequence), None, None, i) for i, r in enumerate(records)])
+        batch = self.pipeline.collate(records)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            logits = self.pipeline.infer(batch["ids"].to(self.device), batch["lengths"].to(self.device))
+            logits = self.pipeline.infer(*(tensor.to(self.device) for tensor in self.pipeline.inputs(batch)))
         return probabilities(logits, self.pipeline.problem).cpu()
+
+
+def named_header(labels: Sequence[str]) -> str:
+    """As `prediction_header`, for records that have a name but no place."""
+    return prediction_header(labels).replace("start\tend\tstrand\t", "", 1)
+
+
+def named_row(record: Any, label: str, scores: Iterable[float]) -> str:
+    """As `prediction_row`, for records that have a name but no place."""
+    return "\t".join([_cell(record.name), _cell(label), *(f"{score:.6g}" for score in scores)]) + "\n"
+
+
+def write_named_predictions(
+    path: Path, records: Iterable[Any], scores: Tensor, truth: Tensor, labels: Sequence[str], problem: str
+) -> None:
+    """As `write_predictions`, for records that have a name but no place."""
+    with whole_file(path) as file:
+        file.write(named_header(labels).rstrip("\n") + "\ttrue_label\n")
+        for record, row, value in zip(records, scores, truth, strict=True):
+            line = named_row(record, named_label(row, labels, problem), row.tolist())
+            file.write(f"{line.rstrip()}\t{_cell(true_label(value, labels, problem))}\n")
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split())

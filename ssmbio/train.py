@@ -16,7 +16,7 @@ from ssmbio.build import build_pipeline
 from ssmbio.checkpoints import check_weights, initialize_from, read_checkpoint
 from ssmbio.errors import UserError
 from ssmbio.evaluation import run_test
-from ssmbio.pipelines import DnaClassify, Pipeline
+from ssmbio.pipelines import Classify, Pipeline
 from ssmbio.run_folder import claim_run_dir, resume_path, resumed_config, save_config, with_saved_overrides
 from ssmbio.training.pictures import learning_curves
 from ssmbio.training.results import count_parameters, print_metrics, write_metrics
@@ -86,7 +86,7 @@ def finish(
     best_score = monitored[0].best_model_score if monitored else None
     metrics: dict[str, float] = {}
     if datamodule.test is not None:
-        metrics = run_test(trainer, cast(DnaClassify, pipeline), datamodule, best, run_dir)
+        metrics = run_test(trainer, cast(Classify, pipeline), datamodule, best, run_dir)
     if trainer.is_global_zero:
         logs = sorted((run_dir / "logs").rglob("metrics.csv"), key=lambda path: path.stat().st_mtime)
         learning_curves(run_dir / "pictures" / "learning_curves.png", logs)

@@ -14,7 +14,9 @@ from ssmbio.data.tokenizers import CharacterTokenizer
 from ssmbio.training.setup import build_enabled, build_trainer
 
 CONF = Path(__file__).parent.parent / "conf"
-FACTS = {"tokenizer": CharacterTokenizer().spec(), "labels": ["a", "b"], "problem": "binary", "max_length": 100}
+LABELS = {"labels": ["a", "b"], "problem": "binary"}
+FACTS = {"tokenizer": CharacterTokenizer().spec(), "max_length": 100, **LABELS}
+PIXELS = {"image": {"shape": [3, 4, 1], "size": None, "mean": [0.5], "std": [0.2], "order": None}, **LABELS}
 
 
 def choices(group: str) -> list[str]:
@@ -32,9 +34,11 @@ def test_every_task_with_every_mixer(task, mixer):
     config = composed(f"task={task}", f"model/mixer={mixer}", "model.d_model=8", "model.n_layers=1", "run_dir=x")
     check_targets(config.model)
     check_targets(config.task)
-    pipeline = build_pipeline(config, FACTS)
+    pipeline = build_pipeline(config, PIXELS if task == "pixel_classify" else FACTS)
+    pixels = torch.randint(0, 256, (2, 3, 4, 1), dtype=torch.uint8)
     ids = torch.randint(7, 11, (2, 12))
-    assert pipeline(ids, torch.tensor([12, 5])).shape == (2, 2)
+    inputs = (pixels,) if task == "pixel_classify" else (ids, torch.tensor([12, 5]))
+    assert pipeline(*inputs).shape == (2, 2)
 
 
 @pytest.mark.parametrize("scheduler", choices("scheduler"))

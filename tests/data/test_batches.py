@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ssmbio.data.alphabet import reverse_complement
+from ssmbio.data.augment import Augmentation
 from ssmbio.data.batches import Collate, SequenceDataset
 from ssmbio.data.records import PackedRecords
 from ssmbio.data.tokenizers import CharacterTokenizer, KmerTokenizer
@@ -54,7 +55,7 @@ def test_weights_follow_the_case_and_the_strand() -> None:
     batch = Collate(4)([dataset(soft_masked_weight=0.25)[i] for i in (1, 0)])
     assert batch["weights"].dtype == torch.float32
     assert batch["weights"].tolist() == [[0.25, 0.25, 1, 0, 0], [1] * 5]
-    turned = dataset(soft_masked_weight=0.25, reverse_complement=1.0)[0, 1]
+    turned = dataset(soft_masked_weight=0.25, augment=Augmentation(1.0))[0, 1]
     assert turned.ids.tolist() == [10, 8, 8]
     assert turned.weights is not None
     assert turned.weights.tolist() == [1, 0.25, 0.25]
@@ -67,7 +68,7 @@ def test_weights_need_one_id_a_letter() -> None:
 
 def test_augmentation_happens_in_training_only_and_at_its_rate() -> None:
     tokenizer = CharacterTokenizer()
-    data = dataset(sequences=[b"AACG"] * 500, reverse_complement=0.3)
+    data = dataset(sequences=[b"AACG"] * 500, augment=Augmentation(0.3))
     forward, turned = tokenizer.encode(b"AACG").tolist(), tokenizer.encode(reverse_complement(b"AACG")).tolist()
     drawn = [data[0, i].ids.tolist() for i in range(500)]
     assert all(ids in (forward, turned) for ids in drawn)
@@ -77,7 +78,7 @@ def test_augmentation_happens_in_training_only_and_at_its_rate() -> None:
 
 @pytest.mark.parametrize("probability", [0.0, 1.0])
 def test_augmentation_of_none_or_all(probability: float) -> None:
-    data = dataset(sequences=[b"AACG"] * 50, reverse_complement=probability)
+    data = dataset(sequences=[b"AACG"] * 50, augment=Augmentation(probability))
     turned = CharacterTokenizer().encode(b"CGTT").tolist()
     assert {data[e, i].ids.tolist() == turned for e in range(3) for i in range(50)} == {bool(probability)}
 
@@ -86,11 +87,11 @@ def test_augmentation_depends_on_seed_epoch_and_index_alone() -> None:
     def drawn(data: SequenceDataset, epoch: int) -> list[list[int]]:
         return [data[epoch, i].ids.tolist() for i in range(64)]
 
-    data = dataset(sequences=[b"AACG"] * 64, reverse_complement=0.5, seed=3)
+    data = dataset(sequences=[b"AACG"] * 64, augment=Augmentation(0.5, seed=3))
     first = drawn(data, 0)
     assert drawn(data, 1) != first
     assert drawn(pickle.loads(pickle.dumps(data)), 0) == first
-    assert drawn(dataset(sequences=[b"AACG"] * 64, reverse_complement=0.5, seed=4), 0) != first
+    assert drawn(dataset(sequences=[b"AACG"] * 64, augment=Augmentation(0.5, seed=4)), 0) != first
     assert [data[0, i].ids.tolist() for i in reversed(range(64))] == first[::-1]
 
 

@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import InterpolationToMissingValueError
 from pyarrow import parquet
 
+from ssmbio.data.augment import Augmentation
 from ssmbio.data.datamodule import ClassificationData
 from ssmbio.data.tokenizers import BpeTokenizer
 from ssmbio.errors import UserError
@@ -61,6 +62,7 @@ CHOICES = {
     "fasta": ["data.train={{a:{0}/a.fa,b:{0}/b.fa}}"],
     "fasta_bed": ["data.fasta={0}/genome.fa", "data.intervals={0}/x.bed", "data.length=8"],
     "genbank": ["data.train={0}/x.gb", "data.val_fraction=0.5"],
+    "genome_windows": ["data.genomes={{a:{0}/a.fa,b:{0}/b.fa}}", "data.length=8"],
     "gue": ["data.root={0}", "data.name=tf_0"],
     "genomic_benchmarks": ["data.root={0}", "data.name=human_enhancers_cohn"],
     "nucleotide_transformer": ["data.root={0}", "data.name=enhancers"],
@@ -78,7 +80,8 @@ def build(overrides: list[str]) -> ClassificationData:
 
 
 def test_all_choices_are_tried() -> None:
-    assert {path.stem for path in (CONF / "data").glob("*.yaml")} == set(CHOICES)
+    elsewhere = {"shapes", "pathfinder", "mnist", "cifar10", "image_folder", "listops"}  # test_pixel_configs.py
+    assert {path.stem for path in (CONF / "data").glob("*.yaml")} == set(CHOICES) | elsewhere
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -128,7 +131,6 @@ def test_every_setting_reaches_the_datamodule(files: Path) -> None:
         "max_length": 9,
         "truncate": True,
         "val_fraction": 0.2,
-        "reverse_complement": 0.25,
         "group_lengths": True,
         "num_workers": 1,
         "pin_memory": False,
@@ -137,8 +139,10 @@ def test_every_setting_reaches_the_datamodule(files: Path) -> None:
         "problem": "multiclass",
     }
     table = ["+data=table", f"data.train={files}/x.csv", "data.class_weights=true"]
-    made = build([*table, *(f"data.{key}={str(value).lower()}" for key, value in settings.items())])
+    augmentation = ["data.reverse_complement=0.25", "data.shift=2", "data.mutation=0.1"]
+    made = build([*table, *augmentation, *(f"data.{key}={str(value).lower()}" for key, value in settings.items())])
     assert {key: getattr(made, key) for key in settings} == settings
+    assert made.augment == Augmentation(reverse_complement=0.25, shift=2, mutation=0.1, seed=11)
     made.setup("fit")
     assert made.class_weights is not None
     assert made.sizes() == {"train": 16, "val": 4}

@@ -10,6 +10,7 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from ssmbio.data.augment import Augmentation
 from ssmbio.data.batches import Collate, SequenceDataset
 from ssmbio.data.datamodule import ClassificationData
 from ssmbio.data.records import PackedRecords, RecordSet
@@ -30,7 +31,7 @@ def records(lengths: list[int]) -> PackedRecords:
 
 
 def dataset(n: int = N) -> SequenceDataset:
-    return SequenceDataset(records([3] * n), CharacterTokenizer(), np.arange(n) % 2, reverse_complement=0.5, seed=7)
+    return SequenceDataset(records([3] * n), CharacterTokenizer(), np.arange(n) % 2, augment=Augmentation(0.5, seed=7))
 
 
 def loader(data: SequenceDataset | None = None, seed: int = 1, batch_size: int = 4, **settings) -> TrainingLoader:

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from ssmbio.backbones import Stack
-from ssmbio.data.tokenizers import CharacterTokenizer
+from ssmbio.data.alphabet import reverse_complement
+from ssmbio.data.tokenizers import BpeTokenizer, CharacterTokenizer, KmerTokenizer, Tokenizer
 from ssmbio.mixers import BiMamba, Mamba
 from ssmbio.pipelines import DnaClassify
 
@@ -68,3 +69,33 @@ def test_probabilities_fit_the_problem():
     torch.testing.assert_close(binary.sum(1), torch.ones(1))
     assert several.shape == (1, 3)
     assert ((several > 0) & (several < 1)).all()
+
+
+def letters(count: int, seed: int) -> bytes:
+    return bytes(b"ACGTN"[int(i)] for i in torch.randint(0, 5, (count,), generator=torch.Generator().manual_seed(seed)))
+
+
+@pytest.mark.parametrize("kind", ["character", "words", "overlapping words", "byte pairs"])
+def test_the_mean_of_both_strands_is_the_same_from_either_with_every_tokenizer(kind):
+    sequences = [letters(n, n) for n in (1, 7, 40, 33)]
+    tokenizer: Tokenizer = {
+        "character": CharacterTokenizer,
+        "words": lambda: KmerTokenizer(3),
+        "overlapping words": lambda: KmerTokenizer(3, overlapping=True),
+        "byte pairs": lambda: BpeTokenizer.train(sequences, 30),
+    }[kind]()
+    torch.manual_seed(0)
+    facts = {"tokenizer": tokenizer.spec(), "labels": ["a", "b"], "problem": "binary", "max_length": 1000}
+    model = DnaClassify(BACKBONES["mamba"](8, 2), facts).eval()
+
+    def infer(sequences: list[bytes]) -> torch.Tensor:
+        rows = [torch.from_numpy(tokenizer.encode(sequence)).long() for sequence in sequences]
+        ids = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=tokenizer.pad_id)
+        return model.infer(ids, torch.tensor([len(row) for row in rows]))
+
+    turned = [reverse_complement(sequence) for sequence in sequences]
+    one, other = infer(sequences), infer(turned)
+    assert (one - other)[1:].abs().max() > 1e-3  # one strand alone is not symmetric
+    model.set_both_strands(True)
+    torch.testing.assert_close(infer(sequences), (one + other) / 2, rtol=0, atol=1e-6)
+    torch.testing.assert_close(infer(turned), infer(sequences), rtol=0, atol=1e-6)
