@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from ssmbio import cli
+from ssmbio.data.datamodule import ClassificationData
 from ssmbio.errors import UserError
 from ssmbio.training.metrics import classification_metrics
 from ssmbio.training.results import metrics_as_json
@@ -24,12 +25,18 @@ def baseline(config: DictConfig) -> dict[str, float]:
         raise UserError("no data is chosen", mend="add data=<group>, as in data=table data.train=<file>")
     cli.require_values(config)
     check_sizes(config.smallest, config.largest)
+    if not isinstance(config.both_strands, bool):
+        raise UserError(f"both_strands={config.both_strands} is neither true nor false", mend="set it to true or false")
     try:
         from ssmbio.kmers import KmerBaseline
     except ImportError as error:
         raise UserError("scikit-learn is not installed", mend="pip install scikit-learn") from error
     started = time.perf_counter()
     datamodule = instantiate(config.data.datamodule)
+    if not isinstance(datamodule, ClassificationData):
+        raise UserError(
+            "these data are no sequences", mend="choose sequences of DNA, as in data=table data.train=<file>"
+        )
     datamodule.setup("fit")
     if datamodule.test is None:
         raise UserError("this data has no test set", mend="choose other data, as in data=table data.test=<file>")
@@ -43,7 +50,7 @@ def baseline(config: DictConfig) -> dict[str, float]:
     model = KmerBaseline(config.smallest, config.largest, config.both_strands)
     model.fit(sequences["train"], labels["train"], sequences["val"], labels["val"])
     logits = torch.from_numpy(np.log(model.scores(sequences["test"]) + 1e-12))
-    measured = classification_metrics(logits, torch.from_numpy(labels["test"]), datamodule.problem)
+    measured = classification_metrics(logits, torch.from_numpy(labels["test"]), str(datamodule.problem))
     metrics = {f"test/{name}": value for name, value in measured.items()}
     metrics |= {"strength": model.strength, "seconds": time.perf_counter() - started}
     print(metrics_as_json(metrics))

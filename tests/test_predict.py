@@ -284,7 +284,9 @@ def test_the_result_is_one_line(predict):
     assert predict("input=q.fa", "output=out.tsv") == (0, "1 predictions in out.tsv\n", "")
 
 
-@pytest.mark.parametrize("setting", ["largest=0", "smallest=abc", "largest=40", "smallest=5 largest=4"])
+@pytest.mark.parametrize(
+    "setting", ["largest=0", "smallest=abc", "largest=40", "smallest=5 largest=4", "both_strands=yea"]
+)
 def test_bad_sizes_of_the_baseline_are_one_line(predict, setting):
     Path("t.csv").write_text("sequence,label\nACGT,a\nACCT,b\n")
     code, _, error = predict("data=table", "data.train=t.csv", *setting.split(), name="baseline")
@@ -292,6 +294,14 @@ def test_bad_sizes_of_the_baseline_are_one_line(predict, setting):
     assert error.count("\n") == 1
     assert setting.split()[0] in error
     assert "set " in error
+
+
+def test_the_baseline_refuses_images_in_one_line(predict):
+    assert predict("data=shapes", name="baseline") == (
+        1,
+        "",
+        "error: these data are no sequences; choose sequences of DNA, as in data=table data.train=<file>.\n",
+    )
 
 
 def test_names_stay_in_their_cells():
