@@ -18,7 +18,7 @@ def addends(x, TERMS: tl.constexpr):
 
 
 @triton.jit
-def either(a, b):
+def plus(a, b):
     return a + b
 
 
@@ -36,11 +36,11 @@ def store_over_channels(pointer, x, LANES: tl.constexpr, NV: tl.constexpr, TERMS
     HIGH: tl.constexpr = NV // 4
     QUADS: tl.constexpr = LANES // 4
     x = tl.join(tl.join(x[0], x[2]), tl.join(x[1], x[3]))
-    # A sum over one lane's one channel: of an operand that it sees joined, Triton 3.6 would choose another layout.
+    # Drops the axis of one channel by a sum: for an operand that it sees joined, Triton 3.6 chooses another layout.
     if TERMS == 0:
         x = tl.sum(x, axis=1)
     else:
-        x = tl.reduce(x, 1, either)
+        x = tl.reduce(x, 1, plus)
     x = tl.reshape(x, [QUADS, 4, 2, 2, HIGH, 4, 4])
     x = tl.reshape(tl.permute(x, [5, 2, 1, 3, 4, 6, 0]), [64, HIGH * 4 * QUADS])
     k = tl.arange(0, 64)[None, :]

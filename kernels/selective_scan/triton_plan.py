@@ -18,8 +18,8 @@ import triton
 from torch import Tensor
 
 UNIT = 32  # positions between two checkpoints of the state
-QUARTERS = 4  # chunks of the pass that finds what enters a chunk of the backward kernel
-STEPS = 4  # positions that one pass of the inner loop unrolls; `sum_over_channels` counts on 4
+QUARTERS = 4  # parts of a chunk of the backward kernel, in the pass that finds what enters it
+STEPS = 4  # positions that one pass of the inner loop unrolls; `store_over_channels` counts on 4
 
 
 @dataclass(frozen=True)

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from op_cases import (
-    Case,
-    ConvolutionCase,
-    ScanCase,
-    Tensors,
-    check_against_float64,
-    check_against_reference,
-    run,
-)
+from op_cases import Case, ConvolutionCase, ScanCase, Tensors, check_against_reference, run
 from torch import Tensor
 
 from ssmbio.kernels import causal_conv1d, selective_scan
@@ -51,8 +43,8 @@ def test_kernels_are_as_exact_as_the_reference(case: Case) -> None:
 
 
 @pytest.mark.parametrize("case", FULL_SIZE, ids=str)
-def test_full_size_is_the_torch_path_in_float64(case: Case) -> None:
-    check_against_float64(case, "triton")
+def test_full_size_is_as_exact_as_the_torch_path(case: Case) -> None:
+    check_against_reference(case, "triton", reference="torch", draws=1)
 
 
 @pytest.mark.parametrize("case", [FULL_SIZE[0], FULL_SIZE[5], FULL_SIZE[7]], ids=str)
@@ -68,12 +60,15 @@ def half_precision(*shape: int, seed: int, scale: float = 1) -> Tensor:
 
 
 def same_at_every_position(found: Tensor, expected: Tensor, name: str) -> None:
-    """Along (1, L, …): bfloat16 results of the same sums in another order, compared a stretch at a time."""
+    """Along (1, L, …): bfloat16 results of the same sums in another order, compared a stretch at a time.
+
+    They may differ by one rounding of their own, and by the sums' own error where they are small.
+    """
     scale = expected[:, : 2**16].float().abs().max().item()
     for start in range(0, expected.shape[1], 2**20):
         stretch = slice(start, start + 2**20)
         exact = expected[:, stretch].float()
-        excess = ((found[:, stretch].float() - exact).abs() - exact.abs() / 64).max().item()
+        excess = ((found[:, stretch].float() - exact).abs() - exact.abs() / 128).max().item()
         assert excess <= scale / 256, f"{name}: differs after position {start}, where values are {scale:.3g}"
 
 
