@@ -59,12 +59,12 @@ def draws(case: LtiCase) -> int:
 
 @pytest.mark.parametrize("case", WHOLE + PACKED + SLOW + HALVES, ids=str)
 def test_torch_path_is_as_exact_as_the_reference(case: LtiCase) -> None:
-    check_against_reference(case, "torch", draws(case))
+    check_against_reference(case, "torch", draws=draws(case))
 
 
 @pytest.mark.parametrize("case", FOR_FFT, ids=str)
 def test_transforms_are_as_exact_as_the_reference(case: LtiCase) -> None:
-    check_against_reference(case, "fft", draws(case))
+    check_against_reference(case, "fft", draws=draws(case))
 
 
 @pytest.mark.parametrize("case", WHOLE + PACKED + SLOW, ids=str)
