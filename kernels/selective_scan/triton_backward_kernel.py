@@ -76,9 +76,8 @@ def selective_scan_bwd_kernel(
         back = load_state(carry + last_quarter * (CHANNELS * NP), 4, 4 * CHANNELS, channel, end, NP, LANES, NV, KD)
         if HAS_D_FINAL and not PACKED:
             back = tl.where(c == chunks - 1, 0.0, back)  # it enters with the last position, which padding may follow
-    dA = tl.zeros([LANES, KD, 4, NV], tl.float32)
-    dD = tl.zeros([LANES, KD], tl.float32)
-    dbias = tl.zeros([LANES, KD], tl.float32)
+    sum_D = tl.zeros([LANES, KD], tl.float32)
+    sum_bias = tl.zeros([LANES, KD], tl.float32)
     after = tl.zeros([LANES, KD], tl.float32)
     step = tl.arange(0, STEPS)[:, None]
     inside = channel + tl.arange(0, LANES)[None, :] < end
@@ -91,6 +90,10 @@ def selective_scan_bwd_kernel(
         unit = start // UNIT + units - 1 - turn
         staged = (batch * GROUPS + group) * padded_length + unit * UNIT
         sums = ((block.to(tl.int64) * batches + batch) * padded_length + unit * UNIT) * NP
+        # Each unit has sums of its own, which are added up at its end: one sum over a chunk would round more.
+        dA = tl.zeros([LANES, KD, 4, NV], tl.float32)
+        dD = tl.zeros([LANES, KD], tl.float32)
+        dbias = tl.zeros([LANES, KD], tl.float32)
 
         # Forward over the unit, from its checkpoint.
         h = load_state(checkpoints + (batch * all_units + unit) * (CHANNELS * NP), 4, 4 * CHANNELS, channel, end, NP,
@@ -234,18 +237,24 @@ def selective_scan_bwd_kernel(
                         dA -= over_states(time) * back * entered
             after = half
             store_over_channels(partial_B + sums + tile * (STEPS * NP), products, LANES, NV, TERMS)
-        tl.debug_barrier()  # all has been read before the next unit writes
+        sum_D += dD
+        sum_bias += dbias
+        if turn > 0:
+            dA += load_state(partial_A + place * NP, 4, 4 * CHANNELS, channel, end, NP, LANES, NV, KD)
+        store_state(partial_A + place * NP, 4, 4 * CHANNELS, channel, end, dA, NP, LANES, NV, KD)
+        tl.debug_barrier()  # all has been read before the next unit writes, and the sum of dA is written
 
     first_state = checkpoints + (batch * all_units + start // UNIT) * (CHANNELS * NP)
     h = load_state(first_state, 4, 4 * CHANNELS, channel, end, NP, LANES, NV, KD)
     if PACKED:
         h = tl.where(tl.load(first + start) > 0, 0.0, h)
+    dA = load_state(partial_A + place * NP, 4, 4 * CHANNELS, channel, end, NP, LANES, NV, KD)
     dA += over_states(after) * back * h
     store_state(partial_A + place * NP, 4, 4 * CHANNELS, channel, end, dA, NP, LANES, NV, KD)
     if HAS_D:
-        tl.store(partial_D + place + row, dD, mask=row < end)
+        tl.store(partial_D + place + row, sum_D, mask=row < end)
     if HAS_BIAS:
-        tl.store(partial_bias + place + row, dbias, mask=row < end)
+        tl.store(partial_bias + place + row, sum_bias, mask=row < end)
     if HAS_STATE and not PACKED:  # noqa: SIM102 (a constant, apart from the other)
         if c == 0:
             store_state(d_initial + batch * (CHANNELS * N), N, 4, channel, end, back, N, LANES, NV, KD)
