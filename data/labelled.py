@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from ssmbio.data.labels import Codes, balanced_weights, check_classes, encode, problem_of, stratified, vocabulary
+from ssmbio.data.loaders import SplitLoaders
 from ssmbio.data.records import SPLITS, LabelledSet, Source
-from ssmbio.data.sampler import EpochSampler, TrainingLoader
 from ssmbio.errors import UserError
 
 log = logging.getLogger(__name__)
 
 
-class LabelledData(LightningDataModule, ABC):
+class LabelledData(SplitLoaders, ABC):
     """Labelled splits of a source as batches for a classifier. Subclasses say what an example is.
 
     Args:
@@ -45,8 +43,6 @@ class LabelledData(LightningDataModule, ABC):
 
     give_training: ClassVar[str] = "set data.train=<file>"
     """What a message tells whoever gave no training data."""
-    collate: Callable[[Any], Any]
-    """Examples of a dataset to a batch."""
 
     def __init__(
         self,
@@ -157,48 +153,6 @@ class LabelledData(LightningDataModule, ABC):
         """Records in each split that there is."""
         splits = {"train": self.train, "val": self.val, "test": self.test}
         return {split: len(dataset) for split, dataset in splits.items() if dataset is not None}
-
-    def train_dataloader(self) -> DataLoader:
-        """Shuffled and augmented; in the order of the file when the trainer overfits a few batches."""
-        assert self.train is not None, "setup() comes first"
-        if self._overfits():
-            return self._evaluation_loader(self.train)
-        sampler = EpochSampler(self.train, batch_size=self.batch_size, seed=self.seed, group_lengths=self.group_lengths)
-        return TrainingLoader(
-            self.train,
-            sampler,
-            self.collate,
-            num_workers=self.num_workers,
-            pin_memory=self.pin_memory,
-            trained=self._trained_batches if self.trainer is not None else None,
-        )
-
-    def val_dataloader(self) -> DataLoader:
-        """In the order of the file; the training batches when the trainer overfits a few of them."""
-        dataset = self.train if self._overfits() else self.val
-        assert dataset is not None, "setup() comes first"
-        return self._evaluation_loader(dataset)
-
-    def test_dataloader(self) -> DataLoader:
-        """In the order of the file."""
-        assert self.test is not None, "there is no test split"
-        return self._evaluation_loader(self.test)
-
-    def _evaluation_loader(self, dataset: Any) -> DataLoader:
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size if self._overfits() else self.eval_batch_size,
-            collate_fn=self.collate,
-            num_workers=self.num_workers,
-            pin_memory=self.pin_memory,
-        )
-
-    def _overfits(self) -> bool:
-        return self.trainer is not None and self.trainer.overfit_batches > 0  # type: ignore[attr-defined]
-
-    def _trained_batches(self) -> int:
-        assert self.trainer is not None
-        return self.trainer.fit_loop.epoch_loop.batch_progress.current.processed  # type: ignore[attr-defined]
 
 
 def check_settings(*settings: tuple[str, object, bool, str]) -> None:

@@ -1,0 +1,404 @@
+"""The datamodules of audio: coverage, masks, order, validation by file, and one plain line for what is wrong."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+from collections.abc import Iterable
+from pathlib import Path
+
+import hydra
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import soundfile
+import torch
+from hydra.utils import instantiate
+
+from ssmbio.data.audio import AudioClassData, AudioData
+from ssmbio.data.audio_clips import AudioBatch
+from ssmbio.data.audio_codes import Encoding
+from ssmbio.data.audio_folder import AudioFolderSource
+from ssmbio.data.sampler import TrainingLoader
+from ssmbio.errors import UserError
+
+CONF = Path(__file__).parents[2] / "conf"
+RATE = 8000
+TRAIN, TEST = [40, 20, 100, 17, 33, 64, 16, 16, 16, 25], [70, 16, 5, 64]
+
+
+def wave_of(index: int, frames: int) -> np.ndarray:
+    """A ramp, another for every clip."""
+    return ((np.arange(frames) * (2 * index + 1) + 20 * index) % 256 / 128 - 1).astype(np.float32)
+
+
+def write(path: Path, samples: np.ndarray, rate: int = RATE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, samples, rate, subtype="FLOAT")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """train and test, each with the labels a and b."""
+    root = tmp_path_factory.mktemp("clips")
+    for split, lengths in (("train", TRAIN), ("test", TEST)):
+        for index, frames in enumerate(lengths):
+            label = "a" if index < len(lengths) // 2 else "b"  # so that labels do not change the order
+            write(root / split / label / f"{index}.wav", wave_of(index, frames))
+    return root
+
+
+def source(root: Path, **settings) -> AudioFolderSource:
+    return AudioFolderSource(root=str(root), **{"sample_rate": RATE, **settings})
+
+
+def data(root: Path, stage: str = "fit", **settings) -> AudioData:
+    made = AudioData(source(root), **{"batch_size": 4, "length": 32, "encoding": "linear", "seed": 1, **settings})
+    made.setup(stage)
+    return made
+
+
+def labelled(root: Path, stage: str = "fit", **settings) -> AudioClassData:
+    made = AudioClassData(source(root), **{"batch_size": 4, "length": 32, "seed": 1, **settings})
+    made.setup(stage)
+    return made
+
+
+def epoch_of(loader: TrainingLoader, epoch: int) -> list[dict]:
+    loader.sampler.set_epoch(epoch)
+    return plain(loader)
+
+
+def plain(batches: Iterable[AudioBatch]) -> list[dict]:
+    return [{key: value.tolist() for key, value in batch.items()} for batch in batches]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("settings", [{}, {"rescale": True}, {"encoding": "mu_law"}, {"length": 16, "pad_to": 1}])
+def test_evaluation_covers_every_sample_once(root: Path, settings: dict) -> None:
+    made = data(root, eval_batch_size=3, **settings)
+    found = [np.full(frames, -1) for frames in TEST]
+    for batch in made.test_dataloader():
+        assert len(batch["codes"]) <= 3
+        longest = int(batch["lengths"].max())
+        assert batch["codes"].shape[1] == -(-longest // made.collate.pad_to) * made.collate.pad_to
+        for codes, n, index, start in zip(
+            batch["codes"], batch["lengths"], batch["index"], batch["start"], strict=True
+        ):
+            place = found[index][start : start + n]
+            assert len(place) == n > 0
+            assert (place == -1).all()
+            place[:] = codes[:n]
+            assert (codes[n:] == 128).all()
+    for index, codes in enumerate(found):
+        np.testing.assert_array_equal(codes, made.encoding.encode(wave_of(index, TEST[index])))
+
+
+def test_an_epoch_has_as_many_crops_as_pieces(root: Path) -> None:
+    made = data(root, val_fraction=0.2)
+    frames = made.train.records.frames
+    loader = made.train_dataloader()
+    crops = [crop for batch in epoch_of(loader, 0) for crop in zip(batch["index"], batch["lengths"], strict=True)]
+    assert sorted(crops) == sorted((i, min(32, n)) for i, n in enumerate(frames) for _ in range(-(-n // 32)))
+    assert len(loader) == -(-len(crops) // 4)
+
+
+def test_training_repeats_with_the_seed_and_not_with_the_epoch(root: Path) -> None:
+    first, again, other = (data(root, seed=seed).train_dataloader() for seed in (1, 1, 2))
+    epochs = [epoch_of(first, epoch) for epoch in range(3)]
+    assert epochs[0] != epochs[1] != epochs[2]
+    assert epoch_of(again, 2) == epochs[2]  # no matter what was read before
+    assert epoch_of(other, 0) != epochs[0]
+
+
+@pytest.mark.parametrize("make", [data, labelled])
+def test_workers_change_nothing(root: Path, make) -> None:
+    settings = {} if make is data else {"shift": 3, "gain": 6.0, "noise": 20}
+    alone, helped = make(root, **settings), make(root, num_workers=2, **settings)
+    for epoch in range(2):
+        assert epoch_of(helped.train_dataloader(), epoch) == epoch_of(alone.train_dataloader(), epoch)
+    assert plain(helped.test_dataloader()) == plain(alone.test_dataloader())
+
+
+@pytest.mark.parametrize("rescale", [False, True])
+@pytest.mark.parametrize("keep_mib", [0, 1])
+def test_a_stopped_epoch_goes_on(root: Path, rescale: bool, keep_mib: int) -> None:
+    settings = {"rescale": rescale, "keep_mib": keep_mib}
+    whole = [epoch_of(data(root, rescale=rescale).train_dataloader(), epoch) for epoch in range(3)]
+    stopped = data(root, **settings).train_dataloader()
+    stopped.sampler.set_epoch(1)
+    batches = iter(stopped)
+    for _ in range(2):
+        next(batches)
+    resumed = data(root, **settings).train_dataloader()
+    resumed.load_state_dict(stopped.state_dict())
+    assert plain(resumed) == whole[1][2:]
+    assert epoch_of(resumed, 2) == whole[2]
+
+
+def test_validation_is_drawn_by_file(root: Path) -> None:
+    made = data(root, val_fraction=0.3)
+    assert made.sizes() == {"train": 7, "val": 3, "test": 4}
+    paths = [{Path(path) for path in dataset.records.paths} for dataset in (made.train, made.val)]
+    assert not paths[0] & paths[1]
+    assert len(paths[0] | paths[1]) == 10
+    assert data(root, val_fraction=0.3).val.records.names == made.val.records.names
+    assert data(root, val_fraction=0.3, seed=2).val.records.names != made.val.records.names
+    assert sum(int(batch["lengths"].sum()) for batch in made.val_dataloader()) == made.val.records.frames.sum()
+    # One file is drawn at least, and one is left.
+    assert data(root, val_fraction=0.01).sizes()["val"] == 1
+    assert data(root, val_fraction=0.99).sizes()["train"] == 1
+
+
+def test_given_validation_is_kept_and_a_test_reads_no_more(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for split in ("train", "val"):
+        for index in range(2):
+            write(tmp_path / split / f"{index}.wav", wave_of(index, 20))
+    with caplog.at_level(logging.WARNING):
+        made = data(tmp_path, "test")
+        assert (made.train, made.val, made.test) == (None, None, None)
+        assert not caplog.text
+        made.setup("fit")
+    assert made.sizes() == {"train": 2, "val": 2}
+    assert "no test split" in caplog.text
+    before = (made.train, made.val)
+    made.source = None  # type: ignore[assignment]
+    made.setup("fit")
+    assert (made.train, made.val) == before
+
+
+@pytest.mark.parametrize("make", [data, labelled])
+def test_datasets_pickle(root: Path, make) -> None:
+    made = make(root)
+    again = pickle.loads(pickle.dumps(made.train))
+    for item in range(len(made.train)):
+        np.testing.assert_array_equal(again[2, item].values, made.train[2, item].values)
+        assert again[2, item].start == made.train[2, item].start
+
+
+def test_overfitting_repeats_the_first_pieces(root: Path) -> None:
+    made = data(root)
+    made.trainer = pl.Trainer(overfit_batches=1, accelerator="cpu", logger=False, enable_checkpointing=False)
+    assert plain(made.train_dataloader()) == plain(made.val_dataloader())
+    first = next(iter(made.train_dataloader()))
+    assert first["index"].tolist() == sorted(first["index"].tolist())
+
+
+def test_facts_are_plain_and_say_what_a_model_needs(root: Path) -> None:
+    facts = data(root, rescale=True).facts()
+    assert json.loads(json.dumps(facts)) == facts
+    assert (facts["audio"]["sample_rate"], facts["audio"]["length"]) == (RATE, 32)
+    assert Encoding.from_facts(facts["audio"]["encoding"]) == Encoding("linear", 8, True)
+    assert data(root, "test", rescale=True).facts() == facts
+    facts = labelled(root, class_weights=True).facts()
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts["audio"] == {"sample_rate": RATE, "length": 32}
+    assert (facts["labels"], facts["problem"], len(facts["class_weights"])) == (["a", "b"], "binary", 2)
+
+
+def test_a_test_set_of_another_kind_is_refused(root: Path) -> None:
+    mine, classifier = data(root, "test"), labelled(root)
+    facts = mine.facts()
+    mine.check_test(facts)
+    classifier.check_test(classifier.facts())
+    classifier.check_test(facts)
+    other = {"audio": {**facts["audio"], "sample_rate": 16000}}
+    for made in (mine, classifier):
+        message = r"clips are at 8000 Hz, but the model was trained at 16000 Hz; set data\.sample_rate=16000"
+        with pytest.raises(UserError, match=message):
+            made.check_test(other)
+        with pytest.raises(UserError, match="these data are audio, but the model was trained on others"):
+            made.check_test({"tokenizer": {}})
+    message = (
+        r"the clips are encoded as linear, 8 bits, not rescaled, but the model takes mu_law, 8 bits, rescaled; "
+        r"set data.encoding=mu_law data.bits=8 data.rescale=true"
+    )
+    with pytest.raises(UserError, match=message):
+        mine.check_test({"audio": {**facts["audio"], "encoding": Encoding("mu_law", 8, True).plain()}})
+    with pytest.raises(UserError, match="the model takes samples, not codes; give a checkpoint of task=audio_generate"):
+        mine.check_test(classifier.facts())
+    AudioData(source(root)).check_test({})  # nothing to test
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"length": 15},
+        {"length": 16.0},
+        {"length": None},
+        {"pad_to": 0},
+        {"keep_mib": -1},
+        {"batch_size": 0},
+        {"batch_size": "many"},
+        {"eval_batch_size": 0},
+        {"val_fraction": 1.0},
+        {"val_fraction": None},
+        {"num_workers": -1},
+        {"bits": 9},
+        {"encoding": "mulaw"},
+        {"rescale": "yes"},
+        {"carry": "yes"},
+    ],
+)
+def test_bad_settings_are_named(root: Path, settings: dict) -> None:
+    (key,) = settings
+    with pytest.raises(UserError, match=key) as caught:
+        data(root, **settings)
+    assert "\n" not in str(caught.value)
+    if key in ("length", "pad_to", "keep_mib"):
+        with pytest.raises(UserError, match=f"set data.{key} to "):
+            labelled(root, **settings)
+
+
+def test_any_length_is_taken(root: Path) -> None:
+    for length in (16, 2**20, 2**24):
+        batch = next(iter(data(root, length=length).test_dataloader()))
+        assert batch["codes"].shape[1] == (16 if length == 16 else 80)
+
+
+class Given:
+    """A source of the given splits."""
+
+    def __init__(self, **splits) -> None:
+        self.given = splits
+
+    def splits(self) -> dict:
+        return self.given
+
+
+def test_splits_that_cannot_be(root: Path, tmp_path: Path) -> None:
+    splits = source(root).splits()
+    one, none = splits["train"].subset([3]), splits["train"].subset([])
+    for given, message in (
+        ({"test": splits["test"]}, "there are no training clips; give some too, below data.root"),
+        ({"train": one}, r"3\.wav: train has one clip, so no clips can be drawn for validation; give some below"),
+        ({"train": splits["train"], "val": none}, "the val split has no clips; give it some, below data.root"),
+        ({"train": none}, "the train split has no clips"),
+    ):
+        with pytest.raises(UserError, match=message):
+            AudioData(Given(**given)).setup("fit")
+    with pytest.raises(UserError, match="the test split has no clips"):
+        AudioData(Given(test=none)).setup("test")
+
+
+def test_labelled_batches(root: Path) -> None:
+    made = labelled(root, val_fraction=0.2)
+    assert (made.labels, made.problem, made.sizes()) == (["a", "b"], "binary", {"train": 8, "val": 2, "test": 4})
+    batch = next(iter(made.test_dataloader()))
+    assert (batch["samples"].shape, batch["samples"].dtype) == ((4, 32), torch.float32)
+    assert batch["lengths"].tolist() == [32, 16, 5, 32]
+    assert (batch["index"].tolist(), batch["labels"].tolist()) == ([0, 1, 2, 3], [0, 0, 1, 1])
+    for row, n, start, index in zip(batch["samples"], batch["lengths"], batch["start"], range(4), strict=True):
+        np.testing.assert_array_equal(row[:n], wave_of(index, TEST[index])[start : start + n])
+        assert not row[n:].any()
+    assert [made.test.record(i).name for i in range(4)] == [f"test/{'aabb'[i]}/{i}.wav" for i in range(4)]
+    assert [made.test.record(i).label for i in range(4)] == ["a", "a", "b", "b"]
+
+
+def test_labelled_training_is_augmented_and_evaluation_is_not(root: Path) -> None:
+    changed, untouched = labelled(root, gain=6.0, shift=2, noise=20), labelled(root)
+    assert plain(changed.test_dataloader()) == plain(untouched.test_dataloader())
+    assert plain(changed.val_dataloader()) == plain(untouched.val_dataloader())
+    one, other = (epoch_of(made.train_dataloader(), 0) for made in (changed, untouched))
+    assert [batch["index"] for batch in one] == [batch["index"] for batch in other]
+    assert [batch["lengths"] for batch in one] == [batch["lengths"] for batch in other]
+    assert all(a["samples"] != b["samples"] for a, b in zip(one, other, strict=True))
+    assert epoch_of(labelled(root, gain=6.0, shift=2, noise=20).train_dataloader(), 0) == one
+    assert epoch_of(changed.train_dataloader(), 1) != one
+
+
+def test_clips_of_like_length_share_a_batch(root: Path) -> None:
+    made = labelled(root, group_lengths=True, batch_size=2, length=2**20, val_fraction=0.2)
+    spread = [max(batch["lengths"]) - min(batch["lengths"]) for batch in epoch_of(made.train_dataloader(), 0)]
+    lengths = sorted(made.train.records.frames)
+    assert sorted(spread) == sorted(b - a for a, b in zip(lengths[::2], lengths[1::2], strict=True))
+
+
+def test_a_checkpoint_knows_its_labels(root: Path) -> None:
+    made = labelled(root, "test", labels=["a", "b", "c"], problem="multiclass")
+    assert (made.train, made.val) == (None, None)
+    assert next(iter(made.test_dataloader()))["labels"].tolist() == [0, 0, 1, 1]
+    with pytest.raises(UserError, match=r"2\.wav: label 'b' is not among the labels of the training data"):
+        labelled(root, "test", labels=["a", "c"], problem="binary")
+
+
+def test_a_clip_without_a_label_is_named(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for index in range(3):
+            write(tmp_path / split / f"{index}.wav", wave_of(index, 20))
+    mend = r"the clip has no label; put it into a folder named for its label, or give it one in splits\.csv"
+    with pytest.raises(UserError, match=rf"train/0\.wav: {mend}"):
+        labelled(tmp_path)
+    with pytest.raises(UserError, match=rf"test/0\.wav: {mend}"):
+        labelled(tmp_path, "test", labels=["a", "b"], problem="binary")
+    assert data(tmp_path).sizes() == {"train": 2, "val": 1, "test": 3}
+
+
+def test_labels_need_training_clips(root: Path) -> None:
+    with pytest.raises(UserError, match=r"there is no training data; give training clips too, below data\.root"):
+        AudioClassData(Given(test=source(root).splits()["test"])).setup("fit")
+
+
+def test_clips_that_reach_beyond_one_are_rescaled_or_refused(tmp_path: Path) -> None:
+    loud = np.linspace(-3, 5, 100, dtype=np.float32)
+    for name in ("0.wav", "1.wav"):
+        write(tmp_path / "train" / name, loud)
+    with pytest.raises(UserError, match=r"wav: samples reach 5, beyond ±1; set data\.rescale=true"):
+        list(data(tmp_path, val_fraction=0.5, length=128).val_dataloader())
+    for length in (32, 128):
+        made = data(tmp_path, val_fraction=0.5, rescale=True, length=length)
+        batches = list(made.val_dataloader())
+        codes = [row[:n] for batch in batches for row, n in zip(batch["codes"], batch["lengths"], strict=True)]
+        np.testing.assert_array_equal(np.concatenate(codes), Encoding("linear", 8, True).encode(loud))
+
+
+@pytest.mark.parametrize(("choice", "kind"), [("audio", AudioData), ("audio_labels", AudioClassData)])
+def test_every_setting_of_the_configuration_reaches_the_datamodule(root: Path, choice: str, kind: type) -> None:
+    settings = {
+        "batch_size": 3,
+        "eval_batch_size": 7,
+        "length": 48,
+        "val_fraction": 0.3,
+        "keep_mib": 2,
+        "num_workers": 1,
+        "pin_memory": False,
+        "seed": 11,
+    }
+    own = {
+        "audio": {"carry": True},
+        "audio_labels": {"group_lengths": True, "shuffle_labels": True, "problem": "multiclass"},
+    }[choice]
+    made_of = {
+        "audio": {"encoding": "linear", "bits": 5, "rescale": True},
+        "audio_labels": {"shift": 9, "gain": 2.5, "noise": 12.0, "class_weights": True},
+    }[choice]
+    given = {**settings, **own, **made_of, "pad_to": 8}
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose(
+            overrides=["+seed=3", f"+data/datamodule={choice}"]
+            + [f"data.{key}={str(value).lower()}" for key, value in given.items()]
+        ).data
+    assert set(given) == set(config) - {"datamodule"}
+    made = instantiate(config.datamodule, source=source(root))
+    assert type(made) is kind
+    assert {key: getattr(made, key) for key in {**settings, **own}} == {**settings, **own}
+    assert made.collate.pad_to == 8
+    if choice == "audio":
+        assert made.encoding == Encoding("linear", 5, True)
+    else:
+        assert (made.augment.shift, made.augment.gain, made.augment.noise) == (9, 2.5, 12.0)
+        assert made.augment.seed == 11
+        made.setup("fit")
+        assert made.class_weights is not None
+
+
+@pytest.mark.parametrize("choice", ["audio", "audio_labels"])
+def test_defaults_of_the_configuration_are_those_of_the_class(root: Path, choice: str) -> None:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose(overrides=["+seed=0", f"+data/datamodule={choice}"]).data
+    made = instantiate(config.datamodule, source=source(root))
+    default = type(made)(source(root))
+    for name in set(config) & set(vars(default)) - {"class_weights"}:
+        assert getattr(made, name) == getattr(default, name)
+    assert vars(made.collate) == vars(default.collate)
+    assert getattr(made, "augment", None) == getattr(default, "augment", None)

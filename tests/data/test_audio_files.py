@@ -1,0 +1,334 @@
+"""Audio files are read as they are, in parts as in whole, and what is wrong with one is said in one line."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import torchaudio
+
+from ssmbio.data import audio_files, audio_resampling
+from ssmbio.data.audio_files import AudioInfo, audio_info, frames_at, read_audio, write_audio
+from ssmbio.errors import UserError
+
+FORMATS = [("wav", "PCM_16"), ("wav", "PCM_24"), ("wav", "FLOAT"), ("flac", None), ("ogg", None), ("mp3", None)]
+SAMPLES_TEXT = b"no audio at all, but a text that somebody has given the wrong name\n" * 40
+
+
+def sound(frames: int, channels: int = 1, seed: int = 0) -> np.ndarray:
+    """(frames, channels) of coloured noise that swells and dies, from −0.9 to 0.9."""
+    noise = np.random.default_rng(seed).standard_normal((frames + 20, channels))
+    smooth = sum(noise[i : i + frames] for i in range(20))
+    wave = smooth * (0.05 + (np.sin(np.arange(frames) / 700)[:, None] > 0))
+    return 0.9 * wave / np.abs(wave).max()
+
+
+def save(path: Path, wave: np.ndarray, rate: int = 16_000, subtype: str | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, wave, rate, subtype=subtype)
+    return path
+
+
+def message(act: Callable[[], object]) -> str:
+    with pytest.raises(UserError) as error:
+        act()
+    text = str(error.value)
+    assert "\n" not in text
+    return text
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+@pytest.mark.parametrize(("suffix", "subtype"), FORMATS)
+def test_whole_and_parts_of_every_format(tmp_path: Path, suffix: str, subtype: str | None, channels: int) -> None:
+    path = save(tmp_path / f"x.{suffix}", sound(60_000, channels), subtype=subtype)
+    decoded, _ = soundfile.read(path, dtype="float32", always_2d=True)
+    assert audio_info(path) == AudioInfo(60_000, 16_000, channels)
+    whole = read_audio(path, sample_rate=16_000)
+    assert whole.dtype == np.float32
+    assert np.allclose(whole, np.clip(decoded.mean(1), -1, 1), atol=1e-6)
+    assert np.abs(whole).max() > 0.5
+    for start in (0, 1, 31_999, 59_990, *np.random.default_rng(1).integers(0, 59_000, 15)):
+        part = read_audio(path, sample_rate=16_000, start=int(start), frames=999)
+        assert np.allclose(part, whole[start : start + 999], atol=1e-6)
+        assert len(part) == min(999, 60_000 - start)
+    assert len(read_audio(path, sample_rate=16_000, start=60_000)) == 0
+    assert len(read_audio(path, sample_rate=16_000, start=5, frames=0)) == 0
+    assert np.allclose(read_audio(path, sample_rate=16_000, start=59_000), whole[59_000:], atol=1e-6)
+
+
+@pytest.mark.parametrize(("rate", "wanted"), [(44_100, 16_000), (8_000, 16_000), (48_000, 16_000), (16_000, 22_050)])
+@pytest.mark.parametrize("block", [1 << 20, 1000])
+def test_resampled_parts_are_parts_of_the_resampled_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: int, wanted: int, block: int
+) -> None:
+    monkeypatch.setattr(audio_files, "_BLOCK", block)
+    monkeypatch.setattr(audio_resampling, "_BLOCK", block)
+    wave = sound(20_011, 2)
+    path = save(tmp_path / "x.wav", wave, rate, "FLOAT")
+    mono = torch.from_numpy(wave.astype(np.float32).mean(1))
+    expected = torchaudio.functional.resample(mono, rate, wanted).clamp(-1, 1).numpy()
+    n = frames_at(audio_info(path), wanted)
+    whole = read_audio(path, sample_rate=wanted)
+    assert len(expected) == len(whole) == n
+    assert np.abs(whole - expected).max() < 1e-4
+    starts = (0, 1, 159, 160, 161, 441, n - 1000, n - 3, n - 1, *np.random.default_rng(2).integers(0, n, 20))
+    for start in map(int, starts):
+        for frames in (1, 700, 2500):
+            part = read_audio(path, sample_rate=wanted, start=start, frames=frames)
+            assert len(part) == min(frames, n - start)
+            assert np.abs(part - expected[start : start + frames]).max() < 1e-4
+
+
+def test_a_tone_keeps_its_pitch_and_phase(tmp_path: Path) -> None:
+    """Against the tone itself, sampled at the other rate, and not against what resamples."""
+    path = save(tmp_path / "x.wav", 0.8 * np.sin(2 * np.pi * 440 * np.arange(22_050) / 22_050), 22_050, "FLOAT")
+    part = read_audio(path, sample_rate=16_000, start=7_000, frames=2_000)
+    assert np.abs(part - 0.8 * np.sin(2 * np.pi * 440 * np.arange(7_000, 9_000) / 16_000)).max() < 2e-3
+
+
+def test_a_crop_decodes_no_more_than_it_needs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "long.wav", sound(500_000), 44_100)
+    asked: list[int] = []
+    decode = soundfile.SoundFile.read
+
+    def counting(self, frames: int = -1, **settings):
+        asked.append(frames)
+        return decode(self, frames, **settings)
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", counting)
+    audio_info(path)
+    assert asked == []
+    read_audio(path, sample_rate=44_100, start=400_000, frames=1000)
+    assert asked == [1000]
+    asked.clear()
+    # 1,000 samples at 16 kHz are 2,757 frames; filter and whole groups of 441 frames take some more at each side.
+    read_audio(path, sample_rate=16_000, start=100_000, frames=1000)
+    assert 2_757 < sum(asked) < 2_757 + 5 * 441
+    asked.clear()
+    # Nor near the end of ogg, where it has to start a little earlier.
+    read_audio(save(tmp_path / "long.ogg", sound(500_000)), sample_rate=16_000, start=499_000, frames=1000)
+    assert 1000 < sum(asked) < 50_000
+
+
+def test_frames_after_resampling_are_rounded_up() -> None:
+    assert frames_at(AudioInfo(441, 44_100, 1), 16_000) == 160
+    assert frames_at(AudioInfo(442, 44_100, 1), 16_000) == 161
+    assert frames_at(AudioInfo(1, 48_000, 1), 8_000) == 1
+    # In whole numbers, where floats would have lost count.
+    assert frames_at(AudioInfo(3 * 10**15 + 1, 48_000, 1), 16_000) == 10**15 + 1
+
+
+@pytest.mark.parametrize("quiet", [1, 1e-6])
+@pytest.mark.parametrize("rate", [16_000, 44_100])
+def test_seeking_in_the_last_pages_of_ogg(tmp_path: Path, rate: int, quiet: float) -> None:
+    """Where libsndfile itself lands at a wrong place; silence makes pages that are long in time."""
+    wave = sound(150_001, seed=3)
+    wave[50_000:] *= quiet
+    path = save(tmp_path / "x.ogg", wave, rate)
+    whole = read_audio(path, sample_rate=rate)
+    for start in range(0, 150_001, 1_777):
+        part = read_audio(path, sample_rate=rate, start=start, frames=300)
+        assert np.abs(part - whole[start : start + 300]).max() < 1e-6
+
+
+def test_overshoot_is_cut_unless_it_is_asked_for(tmp_path: Path) -> None:
+    square = np.where(np.arange(4_000) % 100 < 50, 1.0, -1.0)
+    loud = save(tmp_path / "square.wav", square, 22_050)
+    assert np.abs(read_audio(loud, sample_rate=16_000)).max() == 1
+    assert np.abs(read_audio(loud, sample_rate=16_000, beyond_one=True)).max() > 1.05
+    lossy = save(tmp_path / "square.ogg", square)
+    assert np.abs(read_audio(lossy, sample_rate=16_000)).max() == 1
+    assert np.abs(read_audio(lossy, sample_rate=16_000, beyond_one=True)).max() > 1
+    high = save(tmp_path / "high.wav", 3 * square, subtype="DOUBLE")
+    assert np.array_equal(read_audio(high, sample_rate=16_000, beyond_one=True), 3 * square)
+    text = message(lambda: read_audio(high, sample_rate=16_000))
+    assert text == f"{high}: samples reach 3, beyond ±1; set data.rescale=true, or scale it to ±1."
+
+
+def test_what_is_written_comes_back(tmp_path: Path) -> None:
+    wave = (np.arange(-32768, 32768, 3) / 32768).astype(np.float32)
+    for name in ("a.wav", "b.FLAC", "deep/c.flac"):
+        write_audio(tmp_path / name, wave, 22_050)
+        header = soundfile.info(tmp_path / name)
+        assert (header.samplerate, header.channels, header.subtype) == (22_050, 1, "PCM_16")
+        assert header.format == name[-4:].lstrip(".").upper()
+        assert np.array_equal(read_audio(tmp_path / name, sample_rate=22_050), wave)
+    write_audio(tmp_path / "one.wav", np.array([1, -1, 0.9e-5], np.float32), 16_000)
+    assert read_audio(tmp_path / "one.wav", sample_rate=16_000).tolist() == [32767 / 32768, -1, 0]
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "clip.wav"
+    wave = np.zeros(100, np.float32)
+    write_audio(path, wave, 16_000)
+    before = path.read_bytes()
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "replace", full)
+    assert "clip.wav: cannot be written (No space left on device); free some space" in message(
+        lambda: write_audio(path, wave + 0.5, 16_000)
+    )
+    assert path.read_bytes() == before
+    assert [entry.name for entry in tmp_path.iterdir()] == ["clip.wav"]
+
+
+def test_what_cannot_be_written(tmp_path: Path) -> None:
+    ok = np.zeros(10, np.float32)
+    assert "x.mp3: '.mp3' cannot be written; name it .wav or .flac." in message(
+        lambda: write_audio(tmp_path / "x.mp3", ok, 16_000)
+    )
+    for wrong in (ok[:0], ok[None], ok + 1.01, ok * np.nan):
+        with pytest.raises(ValueError, match="waveform must be"):
+            write_audio(tmp_path / "x.wav", wrong, 16_000)
+    assert not list(tmp_path.iterdir())
+
+
+def test_other_names_for_what_soundfile_knows(tmp_path: Path) -> None:
+    """A file is known by its content."""
+    save(tmp_path / "x.flac", sound(3_000)).rename(tmp_path / "x.wav")
+    assert audio_info(tmp_path / "x.wav").frames == 3_000
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "there is no such file; check the path"),
+        (b"", "the file is empty; check how it was made"),
+        (SAMPLES_TEXT, "not audio, or damaged ("),
+        (b"RIFF", "not audio, or damaged ("),
+        (b"OggS" + bytes(20), "truncated: 24 bytes of 25; copy or download it again"),
+    ],
+)
+@pytest.mark.parametrize("name", ["x.wav", "x.flac", "x.ogg", "x.mp3"])
+def test_files_that_are_no_audio(tmp_path: Path, name: str, content: bytes | None, words: str) -> None:
+    path = tmp_path / name
+    if content is not None:
+        path.write_bytes(content)
+    for read in (lambda: audio_info(path), lambda: read_audio(path, sample_rate=16_000)):
+        text = message(read)
+        assert text.startswith(f"{path}: {words}")
+        assert "regular file" not in text
+
+
+def test_a_folder_is_no_audio(tmp_path: Path) -> None:
+    (tmp_path / "x.wav").mkdir()
+    assert "x.wav: this is a folder; give a file in it." in message(lambda: audio_info(tmp_path / "x.wav"))
+
+
+def test_raw_samples(tmp_path: Path) -> None:
+    (tmp_path / "x.raw").write_bytes(bytes(1000))
+    assert "x.raw: samples without a header; save them as wav or flac." in message(
+        lambda: audio_info(tmp_path / "x.raw")
+    )
+
+
+def test_audio_without_samples_and_of_unknown_length(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.wav", np.zeros(0))
+    assert "x.wav: there are no samples in it; remove it, or check how" in message(lambda: audio_info(path))
+    flac = save(tmp_path / "x.flac", sound(5_000))
+    data = bytearray(flac.read_bytes())
+    data[21] &= 0xF0  # the 36 bits of STREAMINFO that count samples
+    data[22:26] = bytes(4)
+    flac.write_bytes(data)
+    assert "x.flac: its header does not say how long it is; save it again" in message(lambda: audio_info(flac))
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9, 0.995])
+@pytest.mark.parametrize(("suffix", "subtype"), FORMATS)
+def test_truncated_files(tmp_path: Path, suffix: str, subtype: str | None, share: float) -> None:
+    path = save(tmp_path / f"x.{suffix}", sound(60_000), subtype=subtype)
+    data = path.read_bytes()
+    path.write_bytes(data[: int(share * len(data))])
+    text = message(lambda: read_audio(path, sample_rate=16_000))
+    assert text.startswith(f"{path}: truncated" if suffix != "flac" else f"{path}: damaged or truncated (")
+    assert text.endswith("; copy or download it again.")
+    assert message(lambda: read_audio(path, sample_rate=8_000, start=29_000)).startswith(str(path))
+    # A size that is too small for the file's own structure is noticed without decoding.
+    if suffix in ("wav", "ogg"):
+        assert "truncated: " in message(lambda: audio_info(path))
+
+
+def test_headers_that_leave_the_size_open_are_no_truncation(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.wav", sound(3_000))
+    data = bytearray(path.read_bytes())
+    place = data.find(b"data") + 4
+    for size in (0xFFFFFFFF, 0x7FFFFFFF):
+        data[place : place + 4] = struct.pack("<I", size)
+        path.write_bytes(data)
+        assert len(read_audio(path, sample_rate=16_000)) == 3_000
+    data[place : place + 4] = struct.pack("<I", 6_001)
+    path.write_bytes(data)
+    text = message(lambda: read_audio(path, sample_rate=16_000))
+    assert text == f"{path}: truncated: {len(data):,} bytes of {len(data) + 1:,}; copy or download it again."
+
+
+def test_chunks_before_and_after_the_data_and_tags_after_the_end(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.wav", sound(3_000))
+    data = path.read_bytes()
+    place = data.find(b"data")
+    odd = b"junk" + struct.pack("<I", 5) + b"12345\0"
+    path.write_bytes(data[:place] + odd + data[place:] + odd)
+    assert audio_info(path).frames == 3_000
+    path.write_bytes(data[:place] + odd + data[place:-2])
+    assert "truncated: " in message(lambda: audio_info(path))
+    for suffix in ("ogg", "mp3"):
+        path = save(tmp_path / f"x.{suffix}", sound(3_000))
+        path.write_bytes(path.read_bytes() + b"TAG" + bytes(125))
+        assert len(read_audio(path, sample_rate=16_000)) == 3_000
+
+
+def test_rates_channels_and_ratios(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.wav", sound(3_000), 44_100)
+    assert message(lambda: read_audio(path, sample_rate=16_000, resample=False)) == (
+        f"{path}: 44,100 Hz, not 16,000 Hz; set data.resample=true or data.sample_rate=44100."
+    )
+    assert len(read_audio(path, sample_rate=44_100, resample=False)) == 3_000
+    assert "44,100 Hz, not 16,001 Hz, and the ratio 44100:16001 is too fine" in message(
+        lambda: read_audio(path, sample_rate=16_001)
+    )
+    many = save(tmp_path / "many.wav", sound(3_000, 3))
+    assert audio_info(many).channels == 3
+    assert message(lambda: read_audio(many, sample_rate=16_000)) == (f"{many}: 3 channels; mix it to one or two first.")
+
+
+@pytest.mark.parametrize(("value", "word"), [(np.nan, "NaN"), (np.inf, "infinite"), (-np.inf, "infinite")])
+def test_samples_that_are_no_numbers(tmp_path: Path, value: float, word: str) -> None:
+    wave = sound(9_000, 2)
+    wave[7_123, 1] = value
+    path = save(tmp_path / "x.wav", wave, subtype="FLOAT")
+    for settings in ({}, {"beyond_one": True}, {"start": 7_000, "frames": 124}):
+        text = message(lambda settings=settings: read_audio(path, sample_rate=16_000, **settings))
+        assert text == f"{path}: sample 7,123 is {word}; remove the file, or write it again."
+    assert "sample 7,123" in message(lambda: read_audio(path, sample_rate=8_000))
+    assert len(read_audio(path, sample_rate=16_000, frames=7_123)) == 7_123
+
+
+def test_parts_that_cannot_be(tmp_path: Path) -> None:
+    path = save(tmp_path / "x.wav", sound(100))
+    for settings in ({"start": -1}, {"frames": -1}):
+        with pytest.raises(ValueError, match="must not be negative"):
+            read_audio(path, sample_rate=16_000, **settings)
+
+
+def test_libraries_that_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "x.wav", sound(3_000))
+    audio_resampling._filter.cache_clear()
+    monkeypatch.setitem(sys.modules, "torchaudio.transforms", None)
+    text = message(lambda: read_audio(path, sample_rate=8_000))
+    assert text.startswith("torchaudio, which resamples, cannot be imported (")
+    assert f"install the torchaudio that belongs to torch {torch.__version__.split('+')[0]}, or give" in text
+    assert len(read_audio(path, sample_rate=16_000)) == 3_000  # needed for resampling only
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    text = message(lambda: audio_info(path))
+    assert text.startswith("soundfile, which reads audio, cannot be imported (")
+    assert text.endswith("install it, and libsndfile if your system has none.")
