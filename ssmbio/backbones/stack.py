@@ -16,11 +16,17 @@ from ssmbio.mixers import Mixer
 
 
 class Block(nn.Module):
-    """x + dropout(mixer(norm(x))): x stays float32 under autocast, so small changes are not rounded away."""
+    """x + dropout(mixer(norm(x))): x stays float32 under autocast, so small changes are not rounded away.
 
-    def __init__(self, mixer: Mixer, dropout: float) -> None:
+    Args:
+        mixer: of D channels.
+        dropout: on the mixer's output.
+        norm: of D channels; None: RMSNorm.
+    """
+
+    def __init__(self, mixer: Mixer, dropout: float, norm: nn.Module | None = None) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(mixer.d_model, eps=1e-5)
+        self.norm = nn.RMSNorm(mixer.d_model, eps=1e-5) if norm is None else norm
         self.mixer = mixer
         self.dropout = nn.Dropout(dropout)
 
@@ -44,7 +50,12 @@ class Stack(nn.Module):
         dropout: on each block's output.
         activation_checkpointing: recompute each block in the backward pass; saves memory, costs about a third of time.
             Parameter names do not depend on it.
+
+    Attributes:
+        period: positions after which the work of a step repeats: 1, for all steps are alike.
     """
+
+    period = 1
 
     def __init__(
         self,
