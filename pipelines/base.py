@@ -29,11 +29,13 @@ class Pipeline(LightningModule):
         scheduler: makes a schedule from an optimizer and `total_steps`.
 
     Attributes:
+        test_outputs: what a test leaves of each record, rows in step; the first are the records' places in the split.
         recipe: the configuration and facts this pipeline was built from, saved with every checkpoint.
         seed: of everything random in training (dropout); set by the entry point.
     """
 
     task_name = ""
+    loss_unit = "nats"
     measures: tuple[str, ...] = ()
     """What validation measures, which is what callbacks may monitor."""
 
@@ -48,8 +50,9 @@ class Pipeline(LightningModule):
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.recipe: dict[str, Any] = {}
         self.seed = 0
+        self.test_outputs: tuple[Tensor, ...] = ()
 
-    def loss(self, batch: dict[str, Tensor]) -> Tensor:
+    def loss(self, batch: Any) -> Tensor:
         raise NotImplementedError
 
     def on_train_batch_start(self, batch: dict[str, Tensor], batch_idx: int) -> None:
@@ -84,6 +87,7 @@ class Pipeline(LightningModule):
     def _places(self, index: Tensor, most: int = 5) -> str:
         """Where the training records of a batch lie, the first few of them."""
         dataset = self.trainer.datamodule.train  # type: ignore[attr-defined]
+        index = index[index >= 0]  # a row without a record
         shown = [dataset.records.where(int(i)) for i in index[:most]]
         return "; ".join(shown) + ("; …" if len(index) > most else "")
 

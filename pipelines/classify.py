@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssmbio.backbones import Stack
+from ssmbio.backbones import Backbone
 from ssmbio.heads import ClassificationHead
 from ssmbio.pipelines.base import Pipeline
 from ssmbio.training.metrics import Predictions, classification_loss, classification_metrics
@@ -36,7 +36,7 @@ class Classify(Pipeline):
     def __init__(
         self,
         embedding: nn.Module,
-        backbone: Stack,
+        backbone: Backbone,
         facts: dict[str, Any],
         pooling: str = "mean",
         head_dropout: float = 0.0,

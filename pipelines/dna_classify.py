@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssmbio.backbones import Stack
+from ssmbio.backbones import Backbone
 from ssmbio.data.tokenizers import CharacterTokenizer
 from ssmbio.errors import UserError
 from ssmbio.pipelines.sequence_classify import SequenceClassify
@@ -35,7 +35,7 @@ class DnaClassify(SequenceClassify):
 
     def __init__(
         self,
-        backbone: Stack,
+        backbone: Backbone,
         facts: dict[str, Any],
         pooling: str = "mean",
         head_dropout: float = 0.0,

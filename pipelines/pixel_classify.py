@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssmbio.backbones import Stack
+from ssmbio.backbones import Backbone
 from ssmbio.data.images import Image
 from ssmbio.data.pixels import ImageFacts, PixelBatch
 from ssmbio.pipelines.classify import Classify
@@ -36,7 +36,7 @@ class PixelClassify(Classify):
 
     def __init__(
         self,
-        backbone: Stack,
+        backbone: Backbone,
         facts: dict[str, Any],
         pooling: str = "mean",
         head_dropout: float = 0.0,

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from ssmbio.backbones import Stack
+from ssmbio.backbones import Backbone
 from ssmbio.data.batches import Batch, Collate, Example
 from ssmbio.data.records import Record
 from ssmbio.data.tokenizers import tokenizer_from_spec
@@ -35,7 +35,7 @@ class SequenceClassify(Classify):
 
     def __init__(
         self,
-        backbone: Stack,
+        backbone: Backbone,
         facts: dict[str, Any],
         pooling: str = "mean",
         head_dropout: float = 0.0,

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ssmbio.build import rebuild_pipeline
 from ssmbio.errors import UserError
-from ssmbio.pipelines import Classify, DnaClassify, PixelClassify, SequenceClassify
+from ssmbio.pipelines import AudioClassify, Classify, DnaClassify, PixelClassify, SequenceClassify
 from ssmbio.pipelines.base import CHECKPOINT_KEY, Pipeline
 
-CLASSIFIERS = tuple(task.task_name for task in (DnaClassify, PixelClassify, SequenceClassify))
+CLASSIFIERS = tuple(task.task_name for task in (DnaClassify, PixelClassify, SequenceClassify, AudioClassify))
 
 
 def read_checkpoint(path: str | Path, *tasks: str) -> dict[str, Any]:

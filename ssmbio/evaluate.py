@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +14,14 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ssmbio import cli
 from ssmbio.build import build_allowed
-from ssmbio.checkpoints import load_classifier
-from ssmbio.data.labelled import LabelledData
+from ssmbio.checkpoints import CLASSIFIERS, load_pipeline
+from ssmbio.data.audio import AudioClassData, AudioData
+from ssmbio.data.loaders import SplitLoaders
 from ssmbio.data.pixels import ImageFacts
 from ssmbio.data.tokenizers import tokenizer_from_spec
 from ssmbio.errors import UserError
 from ssmbio.evaluation import run_test
-from ssmbio.pipelines import Classify
+from ssmbio.pipelines import AudioClassify, AudioGenerate, Classify, Pipeline
 from ssmbio.training.progress import ProgressBar
 from ssmbio.training.results import print_metrics, write_metrics
 from ssmbio.training.setup import build_trainer
@@ -31,7 +34,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     with cli.faults_of("seed"):
         seed_everything(config.seed, workers=True, verbose=False)
     trusted = cli.listed(config.trust)
-    pipeline = load_classifier(config.ckpt, trusted)
+    pipeline = load_pipeline(config.ckpt, *CLASSIFIERS, AudioGenerate.task_name, trusted=trusted)
     datamodule = test_data(config, pipeline, trusted)
     run_dir = Path(str(config.run_dir))
     with cli.faults_of("trainer"):
@@ -43,7 +46,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     return metrics
 
 
-def test_data(config: DictConfig, pipeline: Classify, trusted: tuple[str, ...]) -> LabelledData:
+def test_data(config: DictConfig, pipeline: Pipeline, trusted: tuple[str, ...]) -> SplitLoaders:
     """The test set of the command line's data, or of the data that the checkpoint was trained with.
 
     Raises:
@@ -51,17 +54,22 @@ def test_data(config: DictConfig, pipeline: Classify, trusted: tuple[str, ...]) 
             wrong in.
     """
     facts = pipeline.facts
-    given: dict[str, Any] = {"labels": pipeline.labels, "problem": pipeline.problem}
+    given: dict[str, Any] = {}
+    if isinstance(pipeline, Classify):
+        given = {"labels": pipeline.labels, "problem": pipeline.problem}
     own = config.get("data") is None
     data = OmegaConf.create(pipeline.recipe["config"]).data if own else config.data
     if "tokenizer" in facts:
         given["tokenizer"] = tokenizer_from_spec(facts["tokenizer"])
-    if ("tokenizer" in facts) != ("tokenizer" in data.datamodule):
-        what = (
-            "sequences, but the checkpoint classifies images" if "image" in facts else "images, but it takes sequences"
+    if kind_of(data) != kind_of_facts(facts):
+        raise UserError(
+            f"data={HydraConfig.get().runtime.choices.get('data')} are {kind_of(data)}, "
+            f"but the checkpoint takes {kind_of_facts(facts)}",
+            mend="choose other data",
         )
-        raise UserError(f"data={HydraConfig.get().runtime.choices.get('data')} are {what}", mend="choose other data")
     with open_dict(data):
+        if not own and "audio" in facts:
+            adapt_audio(data, pipeline, keys_of_the_user())
         keep_only_test(data, facts, set() if own else keys_of_the_user(), own)
         if data.get("truncate"):
             data.max_length = min(data.max_length, facts["max_length"])
@@ -74,6 +82,17 @@ def test_data(config: DictConfig, pipeline: Classify, trusted: tuple[str, ...]) 
         raise UserError("this data has no test set", mend="choose other data, as in data=table data.test=<file>")
     datamodule.check_test(facts)
     return datamodule
+
+
+def kind_of(data: DictConfig) -> str:
+    """What a configuration of data gives: sequences, images or audio."""
+    if "tokenizer" in data.datamodule:
+        return "sequences"
+    return "audio" if "sample_rate" in data else "images"
+
+
+def kind_of_facts(facts: dict[str, Any]) -> str:
+    return "audio" if "audio" in facts else "images" if "image" in facts else "sequences"
 
 
 def keep_only_test(data: DictConfig, facts: dict[str, Any], chosen: set[str], own: bool) -> None:
@@ -119,6 +138,30 @@ def adapt_images(data: DictConfig, image: ImageFacts, chosen: set[str]) -> None:
         data.split = {"test": 1.0}
 
 
+def adapt_audio(data: DictConfig, pipeline: Pipeline, chosen: set[str]) -> None:
+    """Read clips as those of training were, where the user leaves it open: with labels or as codes, at the same rate;
+    of a folder that nothing divides test all."""
+    audio = pipeline.facts["audio"]
+    kind = AudioClassData if isinstance(pipeline, AudioClassify) else AudioData
+    nodes: dict[str, Any] = OmegaConf.to_container(data.datamodule, resolve=False)  # type: ignore[assignment]
+    taken = inspect.signature(kind).parameters
+    data.datamodule = {
+        "_target_": f"{kind.__module__}.{kind.__qualname__}",
+        **{name: node for name, node in nodes.items() if name in taken},
+    }
+    of_training = {"length": audio["length"], "sample_rate": audio["sample_rate"]}
+    if "encoding" in audio:
+        encoding = audio["encoding"]
+        of_training |= {"encoding": encoding["kind"], "bits": encoding["bits"], "rescale": encoding["rescale"]}
+        for name in ("encoding", "bits", "rescale"):
+            data.datamodule[name] = f"${{data.{name}}}"
+    for key, value in of_training.items():
+        if f"data.{key}" not in chosen:
+            data[key] = value
+    if "split" in data and not any(key.startswith("data.split") for key in chosen):
+        data.split = {"test": 1.0}
+
+
 def no_test_set(key: str, own: bool) -> UserError:
     """The error for data that have a place for a test set, which is not filled."""
     if own:
@@ -135,7 +178,16 @@ def keys_of_the_user() -> set[str]:
 
 
 def main() -> None:
-    cli.run("evaluate", evaluate)
+    task = next((text for text in sys.argv[1:] if text.startswith("task=")), None)
+    if task == "task=audio_quality":  # judges a folder of clips, and has settings of its own
+        from ssmbio.audio_quality.command import audio_quality
+
+        sys.argv.remove(task)
+        cli.run("audio_quality", audio_quality)
+    elif task is not None:
+        cli.fail(f"{task}: the checkpoint knows its task; leave it out, or choose task=audio_quality.")
+    else:
+        cli.run("evaluate", evaluate)
 
 
 if __name__ == "__main__":

@@ -17,12 +17,14 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ssmbio import cli
 from ssmbio.checkpoints import load_classifier
+from ssmbio.data.audio_folder import audio_files
+from ssmbio.data.audio_set import AudioSet, Waveform
 from ssmbio.data.images import Image, iter_images
 from ssmbio.data.listops_source import SOURCE, ListopsTokenizer, iter_listops
 from ssmbio.data.streams import iter_records
 from ssmbio.errors import UserError
 from ssmbio.files import whole_file
-from ssmbio.pipelines import Classify, DnaClassify, PixelClassify, SequenceClassify
+from ssmbio.pipelines import AudioClassify, Classify, DnaClassify, PixelClassify, SequenceClassify
 from ssmbio.prediction import Predictor, batches, check_length, named_header, named_row, windows
 from ssmbio.training.results import named_label, prediction_header, prediction_row
 
@@ -60,7 +62,7 @@ def predict(config: DictConfig) -> int:
 
 
 def read_inputs(pipeline: Classify, config: DictConfig) -> Iterator[Any]:
-    """What a pipeline classifies, from the file or folder `config.input`, one after the other: records or images.
+    """What a pipeline classifies, from the file or folder `config.input`, one after the other.
 
     Raises:
         UserError: an input that cannot be read, one that is not what the model takes, or a setting that has no meaning
@@ -69,6 +71,9 @@ def read_inputs(pipeline: Classify, config: DictConfig) -> Iterator[Any]:
     if isinstance(pipeline, PixelClassify):
         _refuse(config, _FOR_SEQUENCES, "images")
         return _read_images(pipeline, Path(str(config.input)))
+    if isinstance(pipeline, AudioClassify):
+        _refuse(config, _FOR_SEQUENCES, "audio")
+        return _read_clips(pipeline, Path(str(config.input)))
     assert isinstance(pipeline, SequenceClassify)
     if not isinstance(pipeline, DnaClassify):
         _refuse(config, _FOR_DNA, pipeline.task_name)
@@ -99,6 +104,16 @@ def _read_images(pipeline: PixelClassify, path: Path) -> Iterator[Image]:
         where = path / image.name if path.is_dir() else path
         pipeline.image.check(image.pixels.shape, str(where), "resize it, or train with data.size=<pixels>")
         yield image
+
+
+def _read_clips(pipeline: AudioClassify, path: Path) -> Iterator[Waveform]:
+    """A file, or all below a folder, at the model's rate."""
+    files = audio_files(path) if path.is_dir() else [path]
+    if not files:
+        raise UserError("no audio files in it", where=path, mend="give a folder with wav, flac, ogg or mp3 files")
+    root = path if path.is_dir() else path.parent
+    clips = AudioSet.of_files(files, None, sample_rate=pipeline.sample_rate, resample=True, root=root)
+    return (clips[i] for i in range(len(clips)))
 
 
 def check_settings(config: DictConfig) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from hydra.utils import instantiate
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
@@ -16,7 +16,7 @@ from ssmbio.build import build_pipeline
 from ssmbio.checkpoints import check_weights, initialize_from, read_checkpoint
 from ssmbio.errors import UserError
 from ssmbio.evaluation import run_test
-from ssmbio.pipelines import Classify, Pipeline
+from ssmbio.pipelines import Pipeline
 from ssmbio.run_folder import claim_run_dir, resume_path, resumed_config, save_config, with_saved_overrides
 from ssmbio.training.pictures import learning_curves
 from ssmbio.training.results import count_parameters, print_metrics, write_metrics
@@ -79,17 +79,17 @@ def finish(
     facts: dict[str, float] = {
         "parameters": count_parameters(pipeline),
         "epochs": trainer.current_epoch,
-        "train/sequences_per_second": throughput.sequences_per_second,
+        **throughput.rates(),
     }
     monitored = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.monitor]
     best = Path(monitored[0].best_model_path) if monitored and monitored[0].best_model_path else None
     best_score = monitored[0].best_model_score if monitored else None
     metrics: dict[str, float] = {}
     if datamodule.test is not None:
-        metrics = run_test(trainer, cast(Classify, pipeline), datamodule, best, run_dir)
+        metrics = run_test(trainer, pipeline, datamodule, best, run_dir)
     if trainer.is_global_zero:
         logs = sorted((run_dir / "logs").rglob("metrics.csv"), key=lambda path: path.stat().st_mtime)
-        learning_curves(run_dir / "pictures" / "learning_curves.png", logs)
+        learning_curves(run_dir / "pictures" / "learning_curves.png", logs, pipeline.loss_unit)
         metrics |= {**facts, "seconds": throughput.seconds}
         write_metrics(run_dir / "metrics.json", metrics)
         if reason := early_stop(trainer):

@@ -17,11 +17,12 @@ BLUE, ORANGE, GREY = "#1f5fa8", "#d9730d", "#8a8a8a"
 MAX_CURVES = 12  # of the first classes, in a picture that stays readable
 
 
-def learning_curves(path: Path, csv_files: Sequence[Path]) -> None:
+def learning_curves(path: Path, csv_files: Sequence[Path], unit: str = "nats") -> None:
     """Training and validation loss, and the validation measures, against the step.
 
     Args:
         csv_files: logs of one run, oldest first (a resumed run has several; the later one wins at equal steps).
+        unit: of the loss.
     """
     series: dict[str, dict[int, float]] = {}
     for file in csv_files:
@@ -38,7 +39,7 @@ def learning_curves(path: Path, csv_files: Sequence[Path]) -> None:
     for name in ("val/accuracy", "val/auroc", "val/mcc", "val/f1"):
         if points := sorted(series.get(name, {}).items()):
             right.plot(*zip(*points, strict=True), marker="o", ms=3, label=name)
-    left.set(title="loss", xlabel="optimizer step", ylabel="nats")
+    left.set(title="loss", xlabel="optimizer step", ylabel=unit)
     right.set(title="validation", xlabel="optimizer step", ylim=(min(0.0, right.get_ylim()[0]), 1.02))
     for axes in (left, right):
         if axes.lines:
