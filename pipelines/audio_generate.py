@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from ssmbio.backbones import Backbone
 from ssmbio.data.audio_clips import AudioBatch
 from ssmbio.data.audio_codes import Encoding
 from ssmbio.errors import UserError
+from ssmbio.heads import code_embedding, code_logits
 from ssmbio.packing import valid_positions
 from ssmbio.pipelines.base import Pipeline
 
@@ -68,9 +69,9 @@ class AudioGenerate(Pipeline):
                 mend=f"set data.length to a multiple of {self.period}",
             )
         self.carry = carry
-        self.embedding = nn.Embedding(self.levels, backbone.d_model)
+        self.embedding = code_embedding(self.levels, backbone.d_model)
         self.backbone = backbone
-        self.head = nn.Linear(backbone.d_model, self.levels)
+        self.head = code_logits(backbone.d_model, self.levels)
         self._carried: tuple[Tensor, Any] | None = None  # the last codes (B,), and the state after those before them
         self._test_rows: list[Tensor] = []
 
@@ -83,8 +84,8 @@ class AudioGenerate(Pipeline):
 
         The logits at i are those of the code that follows `codes[:, i]`. A clip's first input is `encoding.zero`.
         """
-        y, state = self.backbone(self.embedding(codes), state)
-        return self.head(y).float(), state
+        logits, state = self._logits(codes, state)
+        return logits.float(), state
 
     def step(self, codes: Tensor, state: Any) -> tuple[Tensor, Any]:
         """codes (B,) and the state before them → logits (B, levels) of the codes that follow, and the new state."""
@@ -167,16 +168,14 @@ class AudioGenerate(Pipeline):
         return torch.cat([first, codes[:, :-1]], 1)
 
     def _logits(self, inputs: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Whole periods run in parallel, so the end is filled up; a causal model's outputs do not depend on that."""
-        length = inputs.shape[1]
-        padded = F.pad(inputs, (0, -length % self.period), value=self.encoding.zero)
-        y, state = self.backbone(self.embedding(padded), state)
-        return self.head(y[:, :length]), state
+        y, state = self.backbone(self.embedding(inputs), state)
+        return self.head(y), state
 
     def _before(self, codes: Tensor, fresh: Tensor) -> tuple[Tensor, Any]:
         """The code and the state before each row: carried ones, or those of a start where a row is fresh."""
         start = torch.full_like(codes[:, 0], self.encoding.zero)
-        if self._carried is None or len(self._carried[0]) != len(codes):
+        # All rows begin anew with an epoch: the last batch of the one before may have ended within a pool.
+        if self._carried is None or len(self._carried[0]) != len(codes) or bool(fresh.all()):
             return start, None
         last, state = self._carried
 

@@ -1,4 +1,7 @@
-"""`python -m ssmbio.baseline data=…`: what k-mer counts and logistic regression reach on the same split."""
+"""`python -m ssmbio.baseline data=…`: what simple statistics reach on the same split, the bar for models.
+
+Of sequences of DNA these are k-mer counts and logistic regression, of audio Markov models of the codes.
+"""
 
 from __future__ import annotations
 
@@ -10,8 +13,11 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from ssmbio import cli
+from ssmbio.data.audio import AudioData
+from ssmbio.data.audio_clips import AudioPieces
 from ssmbio.data.datamodule import ClassificationData
 from ssmbio.errors import UserError
+from ssmbio.markov import MarkovBaseline
 from ssmbio.training.metrics import classification_metrics
 from ssmbio.training.results import metrics_as_json
 
@@ -24,22 +30,42 @@ def baseline(config: DictConfig) -> dict[str, float]:
     if config.get("data") is None:
         raise UserError("no data is chosen", mend="add data=<group>, as in data=table data.train=<file>")
     cli.require_values(config)
+    started = time.perf_counter()
+    datamodule = instantiate(config.data.datamodule)
+    if not isinstance(datamodule, (AudioData, ClassificationData)):
+        raise UserError(
+            "these data are neither sequences nor audio", mend="choose others, as data=table data.train=<file>"
+        )
     check_sizes(config.smallest, config.largest)
     if not isinstance(config.both_strands, bool):
         raise UserError(f"both_strands={config.both_strands} is neither true nor false", mend="set it to true or false")
+    datamodule.setup("fit")
+    if datamodule.test is None:
+        raise UserError("this data has no test set", mend="choose other data, as in data=table data.test=<file>")
+    metrics = markov(datamodule) if isinstance(datamodule, AudioData) else kmers(datamodule, config)
+    metrics |= {"seconds": time.perf_counter() - started}
+    print(metrics_as_json(metrics))
+    return metrics
+
+
+def markov(datamodule: AudioData) -> dict[str, float]:
+    """Mean bits a sample of the test clips under models of the one and the two codes before."""
+
+    def clips(pieces: AudioPieces) -> list[np.ndarray]:
+        return [pieces.reader(index, 0, int(count)) for index, count in enumerate(pieces.records.frames)]
+
+    encoding = datamodule.encoding
+    model = MarkovBaseline(encoding.levels, encoding.zero).fit(clips(datamodule.train), clips(datamodule.val))
+    bits = model.bits(clips(datamodule.test))
+    return {f"test/nll_bits_order_{order}": value for order, value in enumerate(bits)}
+
+
+def kmers(datamodule: ClassificationData, config: DictConfig) -> dict[str, float]:
+    """Measures of logistic regression on the k-mers of the test records."""
     try:
         from ssmbio.kmers import KmerBaseline
     except ImportError as error:
         raise UserError("scikit-learn is not installed", mend="pip install scikit-learn") from error
-    started = time.perf_counter()
-    datamodule = instantiate(config.data.datamodule)
-    if not isinstance(datamodule, ClassificationData):
-        raise UserError(
-            "these data are no sequences", mend="choose sequences of DNA, as in data=table data.train=<file>"
-        )
-    datamodule.setup("fit")
-    if datamodule.test is None:
-        raise UserError("this data has no test set", mend="choose other data, as in data=table data.test=<file>")
     if datamodule.problem == "multilabel":
         raise UserError("several labels a record", mend="the k-mer baseline needs one label a record")
     sequences, labels = {}, {}
@@ -51,10 +77,7 @@ def baseline(config: DictConfig) -> dict[str, float]:
     model.fit(sequences["train"], labels["train"], sequences["val"], labels["val"])
     logits = torch.from_numpy(np.log(model.scores(sequences["test"]) + 1e-12))
     measured = classification_metrics(logits, torch.from_numpy(labels["test"]), str(datamodule.problem))
-    metrics = {f"test/{name}": value for name, value in measured.items()}
-    metrics |= {"strength": model.strength, "seconds": time.perf_counter() - started}
-    print(metrics_as_json(metrics))
-    return metrics
+    return {**{f"test/{name}": value for name, value in measured.items()}, "strength": model.strength}
 
 
 def check_sizes(smallest: object, largest: object) -> None:

@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from hydra import compose, initialize_config_module
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from ssmbio.build import build_pipeline, check_targets
+from ssmbio.data.audio_codes import Encoding
 from ssmbio.data.tokenizers import CharacterTokenizer
 from ssmbio.training.setup import build_enabled, build_trainer
 
@@ -17,6 +20,17 @@ CONF = Path(__file__).parent.parent / "conf"
 LABELS = {"labels": ["a", "b"], "problem": "binary"}
 FACTS = {"tokenizer": CharacterTokenizer().spec(), "max_length": 100, **LABELS}
 PIXELS = {"image": {"shape": [3, 4, 1], "size": None, "mean": [0.5], "std": [0.2], "order": None}, **LABELS}
+
+AUDIO = {"audio": {"sample_rate": 8000, "length": 32, "encoding": Encoding().plain()}, **LABELS}
+IDS = (torch.randint(7, 11, (2, 12)), torch.tensor([12, 5]))
+# Of each task: what its data say, inputs, and the shape of what the model makes of them.
+TASKS = {
+    "dna_classify": (FACTS, IDS, (2, 2)),
+    "sequence_classify": (FACTS, IDS, (2, 2)),
+    "pixel_classify": (PIXELS, (torch.randint(0, 256, (2, 3, 4, 1), dtype=torch.uint8),), (2, 2)),
+    "audio_classify": (AUDIO, (torch.rand(2, 12), torch.tensor([12, 5])), (2, 2)),
+    "audio_generate": (AUDIO, (torch.randint(0, 256, (2, 12)),), (2, 12, 256)),
+}
 
 
 def choices(group: str) -> list[str]:
@@ -32,13 +46,14 @@ def composed(*overrides: str):
 @pytest.mark.parametrize("task", choices("task"))
 def test_every_task_with_every_mixer(task, mixer):
     config = composed(f"task={task}", f"model/mixer={mixer}", "model.d_model=8", "model.n_layers=1", "run_dir=x")
-    check_targets(config.model)
-    check_targets(config.task)
-    pipeline = build_pipeline(config, PIXELS if task == "pixel_classify" else FACTS)
-    pixels = torch.randint(0, 256, (2, 3, 4, 1), dtype=torch.uint8)
-    ids = torch.randint(7, 11, (2, 12))
-    inputs = (pixels,) if task == "pixel_classify" else (ids, torch.tensor([12, 5]))
-    assert pipeline(*inputs).shape == (2, 2)
+    check_targets(OmegaConf.to_container(config.model, resolve=True))
+    check_targets(OmegaConf.to_container(config.task, resolve=True))
+    facts, inputs, shape = TASKS[task]
+    if task == "audio_generate" and mixer == "bimamba":
+        with pytest.raises(InstantiationException, match="cannot generate"):
+            build_pipeline(config, facts)
+        return
+    assert build_pipeline(config, facts)(*inputs).shape == shape
 
 
 @pytest.mark.parametrize("scheduler", choices("scheduler"))

@@ -41,6 +41,8 @@ class GraphedStep:
     def __init__(self, module: Mixer | Stack, batch_size: int, dtype: torch.dtype | None = None) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+        if getattr(module, "period", 1) != 1:
+            raise ValueError(f"steps of {type(module).__name__} differ over {module.period} positions: use PeriodGraph")
         self._module = module if dtype is None else _with_cast_layers(module, dtype)
         self._dtype = dtype
         self._batch_size = batch_size

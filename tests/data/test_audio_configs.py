@@ -18,12 +18,13 @@ CONF = Path(__file__).parents[2] / "conf"
 
 CHOICES = {
     "plucked": ["data.clips={train: 8, val: 2, test: 2}", "data.pitches=[A3,C4]"],
+    "plucked_notes": ["data.clips={train: 8, val: 2, test: 2}", "data.pitches=[A3,C4]"],
     "sc09": ["data.root={0}/words", "data.words=[one,two]"],
     "audio_folder": ["data.root={0}/labels", "data.split={val: 0.25, test: 0.25}"],
     "youtube_mix": ["data.root={0}/piano"],
     "beethoven": ["data.root={0}/piano"],
 }
-LABELLED = ("plucked", "sc09", "audio_folder")
+LABELLED = ("plucked", "plucked_notes", "sc09", "audio_folder")
 
 
 @pytest.fixture
