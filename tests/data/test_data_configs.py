@@ -81,7 +81,8 @@ def build(overrides: list[str]) -> ClassificationData:
 
 def test_all_choices_are_tried() -> None:
     elsewhere = {"shapes", "pathfinder", "mnist", "cifar10", "image_folder", "listops"}  # test_pixel_configs.py
-    elsewhere |= {"plucked", "plucked_notes", "sc09", "audio_folder", "youtube_mix", "beethoven"}  # test_audio_configs.py
+    # Those of test_audio_configs.py:
+    elsewhere |= {"plucked", "plucked_notes", "sc09", "audio_folder", "youtube_mix", "beethoven"}
     assert {path.stem for path in (CONF / "data").glob("*.yaml")} == set(CHOICES) | elsewhere
 
 
