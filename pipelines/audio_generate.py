@@ -42,6 +42,7 @@ class AudioGenerate(Pipeline):
 
     task_name = "audio_generate"
     loss_unit = "bits a sample"
+    static_forward = True
     measures = ("val/loss", "val/accuracy")
 
     def __init__(
@@ -98,6 +99,9 @@ class AudioGenerate(Pipeline):
     def bits(self, codes: Tensor) -> Tensor:
         """codes (B, L) → (B, L), minus the logarithm to base 2 of each code's probability after those before it."""
         return _bits(self(codes), codes)
+
+    def inputs(self, batch: AudioBatch) -> tuple[Tensor, ...]:
+        return (batch["codes"].long(),)
 
     def loss(self, batch: AudioBatch) -> Tensor:
         """Mean bits a sample over the samples of a batch; padding counts for nothing."""
@@ -159,7 +163,7 @@ class AudioGenerate(Pipeline):
 
     def _codes(self, batch: AudioBatch) -> tuple[Tensor, Tensor]:
         """Codes (B, L) int64, and which of them are samples."""
-        codes = batch["codes"].long()
+        (codes,) = self.inputs(batch)
         return codes, valid_positions(batch["lengths"], codes.shape[1])
 
     def _shifted(self, codes: Tensor, before: Tensor | None = None) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 import ssmbio
 from ssmbio.errors import UserError
+from ssmbio.training.loss_guard import LossGuard
 from ssmbio.training.optimizer import parameter_groups
 from ssmbio.training.schedule import training_steps
 
@@ -21,7 +22,7 @@ CHECKPOINT_KEY = "ssmbio"
 class Pipeline(LightningModule):
     """A task: a model, its loss and its measures.
 
-    Subclasses set `task_name` and `measures` and write `loss(batch) -> Tensor` and the evaluation steps.
+    Subclasses set `task_name` and `measures` and write `inputs`, `loss(batch) -> Tensor` and the evaluation steps.
 
     Args:
         facts: what the datamodule knows and prediction will need; JSON-safe.
@@ -36,6 +37,8 @@ class Pipeline(LightningModule):
 
     task_name = ""
     loss_unit = "nats"
+    static_forward = False
+    """Whether `forward` does the same for all batches of a shape, so that a CUDA graph can stand for it."""
     measures: tuple[str, ...] = ()
     """What validation measures, which is what callbacks may monitor."""
 
@@ -50,7 +53,12 @@ class Pipeline(LightningModule):
         self.make_optimizer, self.make_scheduler = optimizer, scheduler
         self.recipe: dict[str, Any] = {}
         self.seed = 0
+        self.loss_guard = LossGuard()
         self.test_outputs: tuple[Tensor, ...] = ()
+
+    def inputs(self, batch: Any) -> tuple[Tensor, ...]:
+        """What `forward` takes of a batch."""
+        raise NotImplementedError
 
     def loss(self, batch: Any) -> Tensor:
         raise NotImplementedError
@@ -63,15 +71,17 @@ class Pipeline(LightningModule):
 
     def training_step(self, batch: dict[str, Tensor], batch_idx: int) -> Tensor:
         loss = self.loss(batch)
-        if not torch.isfinite(loss):
-            raise UserError(
-                f"the loss is {loss.item()} at step {self.global_step} "
-                f"(epoch {self.current_epoch}, batch {batch_idx}: {self._places(batch['index'])})",
-                mend="lower optimizer.lr, or look at these records",
-            )
+        place, index = f"at step {self.global_step} (epoch {self.current_epoch}, batch {batch_idx}", batch["index"]
+        self.loss_guard.watch(loss, lambda value: f"the loss is {value} {place}: {self._places(index)})")
         self.log("loss", loss, prog_bar=True, logger=False)
         self.log("train/loss", loss, on_step=True, on_epoch=True, batch_size=len(batch["index"]))
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        self.loss_guard.check()
+
+    def on_validation_start(self) -> None:
+        self.loss_guard.check()
 
     def on_validation_end(self) -> None:
         """Raises UserError if a monitored measure is undefined: it could neither pick a checkpoint nor stop a run."""
@@ -108,4 +118,5 @@ class Pipeline(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.loss_guard.check()
         checkpoint[CHECKPOINT_KEY] = {"version": ssmbio.__version__, "task": self.task_name, **self.recipe}

@@ -58,10 +58,6 @@ class Classify(Pipeline):
         self.register_buffer("class_weights", None if weights is None else torch.tensor(weights), persistent=False)
         self.val_predictions, self.test_predictions = Predictions(), Predictions()
 
-    def inputs(self, batch: Any) -> tuple[Tensor, ...]:
-        """What `forward` and `infer` take of a batch."""
-        raise NotImplementedError
-
     def collate(self, records: Sequence[Any]) -> Any:
         """Records as prediction reads them → a batch without labels."""
         raise NotImplementedError

@@ -32,6 +32,7 @@ class PixelClassify(Classify):
     """
 
     task_name = "pixel_classify"
+    static_forward = True
     placed: ClassVar[bool] = False
 
     def __init__(

@@ -1,0 +1,52 @@
+"""Training steps as CUDA graphs: one launch in place of thousands, where a model is small against its launches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from ssmbio.pipelines import Pipeline
+
+
+class GraphedTraining(Callback):
+    """Captures a pipeline's forward pass and its backward pass at the first batch of training, and replays them.
+
+    It does so on one CUDA device, for pipelines whose `forward` does the same for all batches of a shape
+    (`Pipeline.static_forward`). Batches of other shapes, the last of an epoch say, validation and tests run as ever.
+    The numbers are the same, and so are the weights' names; memory is that of the largest step, held throughout.
+    """
+
+    def __init__(self) -> None:
+        self._looked = False
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self._looked:
+            return
+        self._looked = True
+        if pl_module.device.type != "cuda" or trainer.world_size > 1:
+            return
+        if isinstance(pl_module, Pipeline) and pl_module.static_forward:
+            with trainer.precision_plugin.forward_context():
+                graph_forward(pl_module, pl_module.inputs(batch))
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        pl_module.__dict__.pop("forward", None)
+        self._looked = False
+
+
+def graph_forward(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
+    """Replace `module.forward`, for training on inputs of these shapes, by graphs of it and of its backward pass."""
+    plain = module.forward
+    examples = tuple(x.clone() for x in inputs)
+    torch.cuda.make_graphed_callables(module, examples, allow_unused_input=True)
+    graphed = module.forward
+    shapes = [(x.shape, x.dtype) for x in examples]
+
+    def forward(*given: Tensor) -> Tensor:
+        alike = module.training and torch.is_grad_enabled() and [(x.shape, x.dtype) for x in given] == shapes
+        return graphed(*given) if alike else plain(*given)
+
+    module.forward = forward  # type: ignore[method-assign]

@@ -1,0 +1,89 @@
+"""Training by CUDA graphs is training: `pytest -m gpu`; without a GPU nothing is changed."""
+
+from __future__ import annotations
+
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ssmbio.backbones import UNet
+from ssmbio.data.audio_clips import AudioBatch
+from ssmbio.mixers import S4D, Mamba
+from ssmbio.pipelines import AudioGenerate
+from ssmbio.training.graphed import GraphedTraining, graph_forward
+
+FACTS = {
+    "audio": {"sample_rate": 8000, "length": 512, "encoding": {"kind": "mu_law", "bits": 8, "rescale": False}},
+}
+
+
+def model(dropout: float = 0.0) -> AudioGenerate:
+    torch.manual_seed(0)
+    mixers = {"centre": partial(Mamba, d_state=16)}
+    return AudioGenerate(UNet(32, 2, mixer=partial(S4D, d_state=16), mixers=mixers, dropout=dropout), FACTS)
+
+
+def batch(rows: int, seed: int, device: str) -> AudioBatch:
+    random = torch.Generator().manual_seed(seed)
+    codes = torch.randint(0, 256, (rows, 512), generator=random, dtype=torch.uint8)
+    lengths = torch.full((rows,), 512)
+    return AudioBatch(codes=codes.to(device), lengths=lengths.to(device), index=torch.arange(rows), start=0 * lengths)
+
+
+def trained(graphed: bool, dropout: float = 0.0) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """Losses of six steps, one of them of a smaller batch, and the weights after them."""
+    net = model(dropout).cuda().train()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
+    losses = []
+    for step, rows in enumerate((4, 4, 4, 3, 4, 4)):
+        given = batch(rows, step, "cuda")
+        with torch.autocast("cuda", torch.bfloat16, cache_enabled=False):
+            if graphed and step == 0:
+                graph_forward(net, net.inputs(given))
+            torch.manual_seed(step)
+            loss = net.loss(given)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, net.state_dict()
+
+
+@pytest.mark.gpu
+def test_losses_and_weights_are_those_of_plain_training():
+    (losses, weights), (expected, expected_weights) = trained(True), trained(False)
+    assert losses == pytest.approx(expected, rel=1e-4)
+    assert losses[0] != losses[1]
+    for name, value in expected_weights.items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-3, atol=1e-4, msg=name)
+
+
+@pytest.mark.gpu
+def test_dropout_draws_anew_at_every_step_and_repeats_with_the_seed():
+    net = model(dropout=0.5).cuda().train()
+    given = batch(4, 0, "cuda")
+    graph_forward(net, net.inputs(given))
+    drawn = []
+    for seed in (1, 2, 1):
+        torch.manual_seed(seed)
+        drawn.append(net(*net.inputs(given)).detach().clone())
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.allclose(drawn[0], drawn[1])
+
+
+@pytest.mark.gpu
+def test_evaluation_runs_without_the_graph():
+    net, given = model().cuda().train(), batch(4, 0, "cuda")
+    expected = net.eval()(*net.inputs(given))
+    graph_forward(net.train(), net.inputs(given))
+    torch.testing.assert_close(net.eval()(*net.inputs(given)), expected)
+
+
+def test_without_a_gpu_the_model_stays_as_it_is():
+    net = model()
+    callback, trainer = GraphedTraining(), SimpleNamespace(world_size=1)
+    callback.on_train_batch_start(trainer, net, batch(2, 0, "cpu"), 0)  # type: ignore[arg-type]
+    assert "forward" not in net.__dict__
+    callback.on_train_end(trainer, net)  # type: ignore[arg-type]
