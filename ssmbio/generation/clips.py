@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import numpy as np
 import torch
 
 from ssmbio.errors import UserError
+from ssmbio.generation.arriving import Arriving
 from ssmbio.generation.recurrent import CodeModel, Decoder, Prefix, prepared
 from ssmbio.generation.sampling import ClipStreams, SamplingSettings, check_seed
 
@@ -134,25 +136,33 @@ def _rounds(
     decoder: Decoder, streams: ClipStreams, position: int, end: int | None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Codes (B, n) and the sums of their bits (B,), from `position` to `end`."""
-    uniforms = streams.next(_round(decoder, position, end))
-    while (count := uniforms.shape[1]) > 0:
-        codes, bits = decoder.advance(uniforms)
-        position += count
-        uniforms = streams.next(_round(decoder, position, end))  # while the device is at work
-        found, sums = codes.cpu().numpy(), bits.sum(1).cpu()
+    under_way: deque[tuple[int, Arriving]] = deque()
+    size = max(1, _ROUND // decoder.stride) * decoder.stride
+    next_count = _first_round(decoder, size, position)
+    while position != end or under_way:
+        if position != end:
+            count = next_count if end is None else min(next_count, end - position)
+            next_count = size
+            codes, bits = decoder.advance(streams.next(count), ends=position + count == end)
+            position += count
+            under_way.append((position, Arriving(codes, bits.sum(1))))
+            if len(under_way) <= decoder.ahead:
+                continue
+        reached, results = under_way.popleft()
+        found, sums = results.wait()
         if not bool(torch.isfinite(sums).all()):
             raise UserError(
-                f"the model gives no probabilities (NaN) before sample {position:,}",
+                f"the model gives no probabilities (NaN) before sample {reached:,}",
                 mend="take another checkpoint: the weights of this one are not finite, or it has diverged",
             )
-        yield found, sums.numpy()
+        yield found.numpy(), sums.numpy()
 
 
-def _round(decoder: Decoder, position: int, end: int | None) -> int:
-    """How many positions now; rounds are counted from the clip's start, and whole strides."""
-    size = max(1, _ROUND // decoder.stride) * decoder.stride
-    count = size - position % size
-    return count if end is None else min(count, end - position)
+def _first_round(decoder: Decoder, size: int, position: int) -> int:
+    """About to where the first round from a clip's start would end: whole strides from the end of the period on."""
+    lead = -position % decoder.period
+    strides = (size - position % size - lead) // decoder.stride
+    return lead + strides * decoder.stride or decoder.stride
 
 
 def _check_count(name: str, value: int) -> None:

@@ -27,7 +27,7 @@ class PeriodGraph:
         count: positions in the graph, whole periods.
 
     Attributes:
-        stride: what it decodes is so many positions, or a multiple of them.
+        stride: it runs so many positions, or a multiple of them.
 
     Raises:
         ValueError: after `count` positions the state has another structure than before them.
@@ -37,7 +37,7 @@ class PeriodGraph:
         self._decode, self.stride = decode, count
         self._previous, self._state = previous.clone(), own_tensors(state)
         self._uniforms = torch.zeros(len(previous), count, dtype=torch.float64, device=previous.device)
-        with torch.cuda.device(previous.device), torch.no_grad():
+        with torch.no_grad():
             self._capture()
 
     def load(self, previous: Tensor, state: Any) -> None:
@@ -50,12 +50,16 @@ class PeriodGraph:
         return self._previous.clone(), own_tensors(self._state)
 
     def __call__(self, uniforms: Tensor) -> tuple[Tensor, Tensor]:
-        """uniforms (B, n) → codes (B, n) int64 and their bits; n a multiple of the stride."""
+        """uniforms (B, n) → codes (B, n) int64 and their bits.
+
+        If n is no multiple of the stride, it then stands past them, and can only be loaded anew.
+        """
         made = []
         for part in uniforms.split(self.stride, 1):
-            self._uniforms.copy_(part)
+            count = part.shape[1]
+            self._uniforms[:, :count].copy_(part)
             self._graph.replay()
-            made.append((self._codes.clone(), self._bits.clone()))
+            made.append((self._codes[:, :count].clone(), self._bits[:, :count].clone()))
         codes, bits = zip(*made, strict=True)
         return torch.cat(codes, 1), torch.cat(bits, 1)
 
@@ -67,22 +71,25 @@ class PeriodGraph:
             raise ValueError(f"the state after these positions is not of the structure before them: {other}")
         # A new state may hold parts of the old one, which must not be overwritten before they are read.
         old = {leaf.untyped_storage().data_ptr() for leaf in kept}
-        made = [leaf.clone() if leaf.untyped_storage().data_ptr() in old else leaf for leaf in made]
-        torch._foreach_copy_(kept, made)
+        changed = [(buffer, leaf) for buffer, leaf in zip(kept, made, strict=True) if leaf is not buffer]
+        made = [leaf.clone() if leaf.untyped_storage().data_ptr() in old else leaf for _, leaf in changed]
+        if changed:
+            torch._foreach_copy_([buffer for buffer, _ in changed], made)
         self._previous.copy_(codes[:, -1])
         return codes, bits
 
     def _capture(self) -> None:
-        # First runs compile kernels and allocate workspaces, which a capture cannot.
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(2):
-                self._run()
-        torch.cuda.current_stream().wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph):
-            self._codes, self._bits = self._run()
+        with torch.cuda.device(self._previous.device):
+            # First runs compile kernels and allocate workspaces, which a capture cannot.
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                for _ in range(2):
+                    self._run()
+            torch.cuda.current_stream().wait_stream(stream)
+            self._graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(self._graph):
+                self._codes, self._bits = self._run()
 
 
 def own_tensors(state: Any, wide: bool = False) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import lru_cache, partial
 from typing import Any, Protocol, cast
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from ssmbio.errors import UserError
+from ssmbio.generation.fused import FusedModel, fused_if_possible
 from ssmbio.generation.packed import NotPacked, PackedDecoder
 from ssmbio.generation.period_graph import PeriodGraph, fill, own_tensors
 from ssmbio.generation.sampling import SamplingSettings, draw
@@ -31,8 +33,9 @@ class _Encoding(Protocol):
 class CodeModel(Protocol):
     """What a model offers to be generated from; `AudioGenerate` is one. See there for the shapes.
 
-    Leaves of a state are tensors with the batch as their first axis. After any whole number of periods their number and
-    shapes are the same, and so is what else belongs to the structure of the pytree.
+    Leaves of a state are tensors, with the batch as one of their axes. After any whole number of periods their number
+    and shapes are the same, and so is what else belongs to the structure of the pytree. A step may overwrite the state
+    that it is given.
     """
 
     @property
@@ -54,7 +57,8 @@ def prepared(model: CodeModel, device: torch.device | None = None) -> CodeModel:
     On a CPU it is float64. Products of another batch size are rounded differently, and in float32 that now and then
     makes a code another one, from which on the clip is another one; in float64 a difference meets a boundary between
     two codes once in some 10^13 draws, and steps take no longer, for it is calls that take the time. On a GPU it is
-    float32.
+    float32, and steps are fused ones, which take each row by itself; of parts without them it has the modules, and says
+    so, for there a clip may depend on the batch.
 
     The copy's weights are not to change: what mixers derive from them is computed once. So a CUDA graph need not hold
     it, and could not always, for some of it waits for the device.
@@ -67,7 +71,15 @@ def prepared(model: CodeModel, device: torch.device | None = None) -> CodeModel:
         for name, value in vars(part).items():
             if isinstance(value, Derived):
                 setattr(part, name, _ComputedOnce())
-    return cast(CodeModel, module)
+    return cast(CodeModel, _fused(module) if device.type == "cuda" else module)
+
+
+def _fused(module: nn.Module) -> nn.Module:
+    fused = fused_if_possible(module)
+    parts = fused.inexact if isinstance(fused, FusedModel) else [f"{type(module).__name__} has no fused steps"]
+    if parts:
+        _note(f"with another batch size some clips may come out different: {'; '.join(parts)}")
+    return fused
 
 
 class _ComputedOnce(Derived):
@@ -91,11 +103,12 @@ def decode(
         codes (B, n) int64, their bits (B, n) float64 in the model's own distribution, the state before the last code.
     """
     codes, bits = [], []
-    for uniform in uniforms.unbind(1):
-        logits, state = model.step(previous, state)
-        previous, their_bits = draw(logits, uniform, settings)
-        codes.append(previous)
-        bits.append(their_bits)
+    with model.overlapped() if isinstance(model, FusedModel) else nullcontext():
+        for uniform in uniforms.unbind(1):
+            logits, state = model.step(previous, state)
+            previous, their_bits = draw(logits, uniform, settings)
+            codes.append(previous)
+            bits.append(their_bits)
     return torch.stack(codes, 1), torch.stack(bits, 1), state
 
 
@@ -136,7 +149,8 @@ class Decoder:
         compiled: False: the plain loop alone. True: on a CPU compiled code or an error.
 
     Attributes:
-        stride: whole periods; pieces of a multiple of it, from a clip's start on, are what is fastest.
+        period: of the model; what is fast takes over from the plain loop between two periods.
+        stride: whole periods; from there on, pieces of a multiple of it are fastest.
 
     Raises:
         UserError: `compiled` is True and the model or the machine does not allow it.
@@ -146,11 +160,16 @@ class Decoder:
         self, model: CodeModel, batch_size: int, settings: SamplingSettings, compiled: bool | None = None
     ) -> None:
         self._model, self._batch_size = model, batch_size
-        self.device = _device(model)
-        self.stride = model.period * max(1, 16 // model.period)
+        self.device, self.period = _device(model), model.period
+        self.stride = model.stride if isinstance(model, FusedModel) else model.period * max(1, 16 // model.period)
         self._decode = partial(decode, model, settings)
         self.start(Prefix(model))
         self._fast = None if compiled is False else self._fast_loop(settings, bool(compiled))
+
+    @property
+    def ahead(self) -> int:
+        """How many pieces it should have under way while the results of another are looked at."""
+        return 1 if self.device.type == "cuda" else 0
 
     def start(self, prefix: Prefix) -> None:
         """Begin every row anew, after the same prompt."""
@@ -167,19 +186,21 @@ class Decoder:
         self._position = prefix.length
         self._handed_over = False
 
-    def advance(self, uniforms: Tensor) -> tuple[Tensor, Tensor]:
+    def advance(self, uniforms: Tensor, ends: bool = False) -> tuple[Tensor, Tensor]:
         """uniforms (B, n) float64, one for each of the next n codes → codes (B, n) uint8, bits (B, n) float64.
 
-        The results are on the model's device, and may still be under way there.
+        The results are on the model's device, and may still be under way there. `ends`: nothing follows until `start`,
+        so a graph may go on past the last of them.
         """
+        if self.device.type == "cuda" and not uniforms.is_cuda:
+            uniforms = uniforms.pin_memory()
         uniforms = uniforms.to(self.device, non_blocking=True)
         count = uniforms.shape[1]
         first, stride = count, 1
         if self._fast is not None:
-            # It takes over between two periods.
-            first = 0 if self._handed_over else min(count, -self._position % self._model.period)
+            first = 0 if self._handed_over else min(count, -self._position % self.period)
             stride = self._fast.stride
-        last = (count - first) % stride
+        last = 0 if ends else (count - first) % stride
         sizes = (first, count - first - last, last)
         loops = (self._plain, self._in_strides, self._plain)
         parts = [loop(part) for loop, part in zip(loops, uniforms.split(sizes, 1), strict=True) if part.shape[1]]
@@ -214,13 +235,13 @@ class Decoder:
         except NotPacked as why:
             if demanded:
                 raise UserError(f"compiled decoding is not possible: {why}") from why
-            _note(str(why))
+            _note(f"decoding in Python, which is some hundred times slower than compiled: {why}")
             return None
 
 
 @lru_cache  # once for each reason
-def _note(why: str) -> None:
-    log.warning("decoding in Python, which is some hundred times slower than compiled: %s", why)
+def _note(what: str) -> None:
+    log.warning(what)
 
 
 def _device(model: CodeModel) -> torch.device:
