@@ -17,6 +17,10 @@ from ssmbio.benchmarking.report import digits
 from ssmbio.benchmarking.roofline import Peaks
 
 PEAKS = Peaks(bytes=1e10, exponentials=1e9, products=1e11)
+ALONG_LENGTH = (
+    *("selective_scan", "causal_conv1d", "mamba", "bimamba"),
+    *("lti_scan", "fft_convolution", "s4d"),
+)
 QUICK = ("kernels", "device=cpu", "repeats=2", "lengths=[8,32]", "out=result")
 FAKE = """
 import time
@@ -71,12 +75,10 @@ def test_json_csv_and_lines_agree(command, tmp_path, absent):
     assert [{name: as_csv(value) for name, value in row.items()} for row in rows] == table
 
     ours = [row for row in rows if row["implementation"] == "ssmbio"]
-    expected = [
-        (op, p) for op in ("selective_scan", "causal_conv1d", "mamba", "bimamba") for _ in (8, 32) for p in (0, 1)
-    ]
     passes = ("forward", "forward+backward")
-    assert [(row["op"], row["passes"]) for row in ours] == [(op, passes[p]) for op, p in expected] + [
-        ("decode", "forward")
+    assert [(row["op"], row["passes"]) for row in ours] == [
+        *((op, each) for op in ALONG_LENGTH for _ in (8, 32) for each in passes),
+        ("decode", "forward"),
     ]
     printed = [
         line for line in output.splitlines() if line.split()[0] in {row["op"] for row in ours} and " B1 " in line
@@ -157,7 +159,8 @@ def test_an_installed_peer_is_measured(command, tmp_path, monkeypatch):
     [
         ((), ["what to measure is not said", "ssmbio.benchmark kernels"]),
         (("kernel",), ["`kernel` cannot be measured", "did you mean python -m ssmbio.benchmark kernels"]),
-        (("zzz",), ["`zzz` cannot be measured", "kernels"]),
+        (("zzz",), ["`zzz` cannot be measured", "kernels and model"]),
+        (("modle",), ["did you mean python -m ssmbio.benchmark model"]),
         (("kernels", "ops=[selectiv_scan]"), ["ops=selectiv_scan", "did you mean selective_scan"]),
         (("kernels", "ops=[]"), ["ops is empty"]),
         (("kernels", "ops=null"), ["ops is empty"]),
@@ -250,11 +253,13 @@ def test_help(command):
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_every_op_has_times_memory_and_a_roofline(command, tmp_path):
-    code, _, error = command("kernels", "device=cuda", "lengths=[4096,16384]", "repeats=3", "peers=[]", "out=result")
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_on_a_gpu_every_op_has_times_memory_and_a_roofline(command, tmp_path, dtype):
+    arguments = ("device=cuda", "lengths=[4096,16384]", "repeats=3", "peers=[]", f"dtype={dtype}", "out=result")
+    code, _, error = command("kernels", *arguments)
     assert (code, error) == (0, "")
     rows = json.loads((tmp_path / "result" / "kernels.json").read_text())["rows"]
-    assert {row["op"] for row in rows} == {"selective_scan", "causal_conv1d", "mamba", "bimamba", "decode"}
+    assert {row["op"] for row in rows} == {*ALONG_LENGTH, "decode"}
     for row in rows:
         assert row["status"] == "measured", row
         assert row["ms"] > 0

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ssmbio.benchmarking import own, peers, roofline
+from ssmbio.benchmarking import own, own_lti, peers, peers_lti, roofline
 from ssmbio.benchmarking.peers import Peer
 from ssmbio.benchmarking.roofline import Costs
 from ssmbio.benchmarking.workload import Case, Tensors, Workload
@@ -41,7 +41,7 @@ class Op:
         build: our workload on them.
         costs: what it has to do.
         gpu, cpu: its shapes there.
-        states, taps: N and K, 0 for none.
+        states, taps: N (pairs of conjugates, where they are complex) and K, 0 for none.
         peers: what it is timed beside.
     """
 
@@ -116,6 +116,31 @@ OPS: dict[str, Op] = {
         gpu=LAYER_ON_GPU,
         cpu=LAYER_ON_CPU,
         peers=(peers.MAMBA_SSM_BOTH_WAYS,),
+    ),
+    "lti_scan": Op(
+        tensors=own_lti.scan_tensors,
+        build=own_lti.scan,
+        costs=roofline.lti_costs,
+        states=32,
+        gpu=Series(shapes=((1, 256, 2**20), (8, 256, 16384)), batch=1, channels=256, lengths=powers(16, 22)),
+        cpu=Series(shapes=((8, 64, 4096),), batch=1, channels=64, lengths=powers(12, 16)),
+        peers=(peers_lti.FFT_OF_ITS_KERNEL,),
+    ),
+    "fft_convolution": Op(
+        tensors=own_lti.convolution_tensors,
+        build=own_lti.convolution,
+        costs=roofline.fft_convolution_costs,
+        gpu=Series(shapes=((8, 256, 16384),), batch=1, channels=256, lengths=powers(16, 20)),
+        cpu=Series(shapes=(), batch=1, channels=64, lengths=powers(10, 13)),
+        peers=(peers_lti.FFT,),
+    ),
+    "s4d": Op(
+        tensors=own_lti.block_tensors,
+        build=own_lti.s4d,
+        costs=roofline.s4d_costs,
+        states=32,
+        gpu=LAYER_ON_GPU,
+        cpu=LAYER_ON_CPU,
     ),
     "decode": Op(
         tensors=own.step_tensors,

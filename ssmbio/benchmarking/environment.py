@@ -26,6 +26,19 @@ def command(module: str) -> str:
     return shlex.join(["python", "-m", module, *words])
 
 
+def facts(device: str, load_before: float | None) -> dict[str, object]:
+    """What a result says of how it was made; `complete` becomes True at the end."""
+    return {
+        "command": command("ssmbio.benchmark"),
+        "date": now(),
+        "complete": False,
+        "device": device,
+        "hardware": hardware(device),
+        "load_before": load_before,
+        "versions": versions(),
+    }
+
+
 def now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 

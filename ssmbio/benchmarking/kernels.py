@@ -6,7 +6,7 @@ import torch
 
 from ssmbio.benchmarking import picture, report
 from ssmbio.benchmarking.cases import OPS, Op, cases
-from ssmbio.benchmarking.environment import command, hardware, load, now, versions
+from ssmbio.benchmarking.environment import facts, load
 from ssmbio.benchmarking.measure import measure
 from ssmbio.benchmarking.peers import Peer
 from ssmbio.benchmarking.roofline import measure_peaks
@@ -23,16 +23,7 @@ def benchmark_kernels(settings: Settings) -> list[Row]:
     torch.manual_seed(0)
     dtype = str(settings.dtype).removeprefix("torch.")
     peaks = measure_peaks(settings.device, settings.dtype)
-    facts: dict[str, object] = {
-        "command": command("ssmbio.benchmark"),
-        "date": now(),
-        "complete": False,
-        "device": settings.device,
-        "hardware": hardware(settings.device),
-        "load_before": busy,
-        "versions": versions(),
-        "peaks_per_second": peaks._asdict(),
-    }
+    about = facts(settings.device, busy) | {"peaks_per_second": peaks._asdict()}
     chosen = {name: _peers(OPS[name], settings) for name in settings.ops}
     rows: list[Row] = []
     print(report.peaks_line(peaks, dtype), report.header(), sep="\n", flush=True)
@@ -42,10 +33,10 @@ def benchmark_kernels(settings: Settings) -> list[Row]:
                 found = measure(OPS[name], case, peers, peaks, settings.repeats, settings.seconds)
                 rows += found
                 print(*report.lines(found, case.shape), sep="\n", flush=True)
-        facts["complete"] = True
+        about["complete"] = True
     finally:
         if rows:
-            _write(settings, facts, rows)
+            _write(settings, about, rows)
     print(*report.remarks(rows, [peer for peers in chosen.values() for peer in peers], busy), sep="\n")
     print(f"written to {settings.out}: {', '.join(name for name in RESULTS if (settings.out / name).exists())}")
     return rows
@@ -55,9 +46,9 @@ def _peers(op: Op, settings: Settings) -> list[Peer]:
     return [peer for peer in op.peers if settings.device in peer.devices and peer.name in settings.peers]
 
 
-def _write(settings: Settings, facts: dict[str, object], rows: list[Row]) -> None:
+def _write(settings: Settings, about: dict[str, object], rows: list[Row]) -> None:
     as_json, as_csv, as_picture = (settings.out / name for name in RESULTS)
-    report.write_json(as_json, facts, rows)
+    report.write_json(as_json, about | {"growth": report.growth_entries(rows)}, rows)
     report.write_csv(as_csv, rows)
     figure = picture.draw(rows)
     if figure is not None:

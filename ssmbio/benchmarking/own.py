@@ -11,7 +11,6 @@ from ssmbio.benchmarking.workload import Case, Tensors, Workload
 from ssmbio.generation.graphs import GraphedStep
 from ssmbio.kernels import causal_conv1d, selective_scan
 from ssmbio.mixers import BiMamba, Mamba
-from ssmbio.mixers.base import Mixer
 
 
 def scan_tensors(case: Case) -> Tensors:
@@ -19,17 +18,17 @@ def scan_tensors(case: Case) -> Tensors:
     batch, length, channels, states = case.batch, case.length, case.channels, case.states
     step = torch.exp(torch.empty(channels, device=case.device).uniform_(math.log(1e-3), math.log(1e-1)))
     tensors = {
-        "u": _normal(case, batch, length, channels),
-        "delta": _normal(case, batch, length, channels).mul_(0.1),
+        "u": normal(case, batch, length, channels),
+        "delta": normal(case, batch, length, channels).mul_(0.1),
         "A": -torch.arange(1.0, states + 1, device=case.device).repeat(channels, 1),
-        "B": _normal(case, batch, length, states),
-        "C": _normal(case, batch, length, states),
+        "B": normal(case, batch, length, states),
+        "C": normal(case, batch, length, states),
         "D": torch.ones(channels, device=case.device),
-        "z": _normal(case, batch, length, channels),
+        "z": normal(case, batch, length, channels),
         "delta_bias": step + torch.log(-torch.expm1(-step)),
-        "dy": _normal(case, batch, length, channels),
+        "dy": normal(case, batch, length, channels),
     }
-    return _leaves(tensors)
+    return leaves(tensors)
 
 
 def scan(case: Case, tensors: Tensors) -> Workload:
@@ -47,12 +46,12 @@ def convolution_tensors(case: Case) -> Tensors:
     """x, weight and bias with gradients, and dy; the parameters are float32, as in a layer."""
     rows = (case.batch, case.length, case.channels)
     tensors = {
-        "x": _normal(case, *rows),
+        "x": normal(case, *rows),
         "weight": torch.randn(case.channels, case.taps, device=case.device) / math.sqrt(case.taps),
         "bias": torch.randn(case.channels, device=case.device),
-        "dy": _normal(case, *rows),
+        "dy": normal(case, *rows),
     }
-    return _leaves(tensors)
+    return leaves(tensors)
 
 
 def convolution(case: Case, tensors: Tensors) -> Workload:
@@ -69,7 +68,7 @@ def convolution(case: Case, tensors: Tensors) -> Workload:
 def layer_tensors(case: Case) -> Tensors:
     """x (B, L, D) in float32, as the residual stream carries it, and dy in the dtype of the products."""
     x = torch.randn(case.batch, case.length, case.channels, device=case.device)
-    return _leaves({"x": x, "dy": _normal(case, case.batch, case.length, case.channels)})
+    return leaves({"x": x, "dy": normal(case, case.batch, case.length, case.channels)})
 
 
 def mamba(case: Case, tensors: Tensors) -> Workload:
@@ -87,7 +86,7 @@ def autocast_layer(case: Case, tensors: Tensors, layer: nn.Module) -> Workload:
     def call() -> Tensor:
         with torch.autocast(case.device, case.dtype, enabled=_autocast_dtype(case) is not None):
             y = layer(x)
-        return y[0] if isinstance(layer, Mixer) else y
+        return y[0] if isinstance(y, tuple) else y  # a mixer or a block: its state beside it
 
     return Workload(call, (x, *layer.parameters()), tensors["dy"])
 
@@ -131,9 +130,9 @@ def _autocast_dtype(case: Case) -> torch.dtype | None:
     return None if case.dtype == torch.float32 else case.dtype
 
 
-def _normal(case: Case, *shape: int) -> Tensor:
+def normal(case: Case, *shape: int) -> Tensor:
     return torch.randn(*shape, device=case.device, dtype=case.dtype)
 
 
-def _leaves(tensors: Tensors) -> Tensors:
+def leaves(tensors: Tensors) -> Tensors:
     return {name: tensor.requires_grad_(name != "dy") for name, tensor in tensors.items()}

@@ -59,9 +59,9 @@ class Peer:
 def mamba_ssm_scan(case: Case, tensors: Tensors) -> Workload:
     """u, delta, z (B, D, L) and B, C (B, N, L), all contiguous."""
     selective_scan_fn = import_module("mamba_ssm.ops.selective_scan_interface").selective_scan_fn
-    u, delta, B, C, z = (_leaf(_channels_first(tensors[name])) for name in ("u", "delta", "B", "C", "z"))
+    u, delta, B, C, z = (as_leaf(channels_first(tensors[name])) for name in ("u", "delta", "B", "C", "z"))
     A, D, bias = (tensors[name] for name in ("A", "D", "delta_bias"))
-    dy = _channels_first(tensors["dy"])
+    dy = channels_first(tensors["dy"])
     inputs = (u, delta, A, B, C, D, z, bias)
     return Workload(lambda: selective_scan_fn(*inputs, True), inputs, dy)
 
@@ -72,9 +72,9 @@ def gated_linear_attention(case: Case, tensors: Tensors) -> Workload:
     heads = _heads(case)
     if case.states < 16:
         raise LeftOut("it needs a state size of 16 or more")
-    q, k = (_leaf(tensors[name][:, :, None].expand(-1, -1, heads, -1).contiguous()) for name in ("B", "C"))
+    q, k = (as_leaf(tensors[name][:, :, None].expand(-1, -1, heads, -1).contiguous()) for name in ("B", "C"))
     v = tensors["u"].detach().view(case.batch, case.length, heads, HEAD).requires_grad_()
-    g = _leaf(F.logsigmoid(tensors["delta"].detach().view_as(v).float().mean(-1)))
+    g = as_leaf(F.logsigmoid(tensors["delta"].detach().view_as(v).float().mean(-1)))
     dy = tensors["dy"].view_as(v)
     return Workload(lambda: chunk_simple_gla(q, k, v, g)[0], (q, k, v, g), dy)
 
@@ -89,7 +89,7 @@ def attention(case: Case, tensors: Tensors) -> Workload:
         rows = tensors[name].detach().view(case.batch, case.length, heads, HEAD)
         return rows.transpose(1, 2).contiguous()
 
-    q, k, v = (_leaf(by_heads(name)) for name in ("u", "delta", "z"))
+    q, k, v = (as_leaf(by_heads(name)) for name in ("u", "delta", "z"))
     return Workload(lambda: F.scaled_dot_product_attention(q, k, v, is_causal=True), (q, k, v), by_heads("dy"))
 
 
@@ -116,8 +116,8 @@ def loop_over_positions(
 def causal_conv1d_cuda(case: Case, tensors: Tensors) -> Workload:
     """x (B, D, L) contiguous."""
     causal_conv1d_fn = import_module("causal_conv1d").causal_conv1d_fn
-    x, weight, bias = _leaf(_channels_first(tensors["x"])), tensors["weight"], tensors["bias"]
-    dy = _channels_first(tensors["dy"])
+    x, weight, bias = as_leaf(channels_first(tensors["x"])), tensors["weight"], tensors["bias"]
+    dy = channels_first(tensors["dy"])
     return Workload(lambda: causal_conv1d_fn(x, weight, bias, activation="silu"), (x, weight, bias), dy)
 
 
@@ -130,14 +130,14 @@ def fla_convolution(case: Case, tensors: Tensors) -> Workload:
 
 def torch_convolution(case: Case, tensors: Tensors) -> Workload:
     """x (B, D, L) contiguous, padded on both sides and cut; parameters in the dtype of x."""
-    x = _leaf(_channels_first(tensors["x"]))
-    weight, bias = _leaf(tensors["weight"].unsqueeze(1).to(x.dtype)), _leaf(tensors["bias"].to(x.dtype))
+    x = as_leaf(channels_first(tensors["x"]))
+    weight, bias = as_leaf(tensors["weight"].unsqueeze(1).to(x.dtype)), as_leaf(tensors["bias"].to(x.dtype))
 
     def call() -> Tensor:
         y = F.conv1d(x, weight, bias, padding=case.taps - 1, groups=case.channels)
         return F.silu(y[..., : case.length])
 
-    return Workload(call, (x, weight, bias), _channels_first(tensors["dy"]))
+    return Workload(call, (x, weight, bias), channels_first(tensors["dy"]))
 
 
 def mamba_ssm_layer(case: Case, tensors: Tensors) -> Workload:
@@ -171,12 +171,12 @@ def _heads(case: Case) -> int:
     return case.channels // HEAD
 
 
-def _channels_first(tensor: Tensor) -> Tensor:
+def channels_first(tensor: Tensor) -> Tensor:
     """(B, L, D) → (B, D, L) contiguous."""
     return tensor.detach().transpose(1, 2).contiguous()
 
 
-def _leaf(tensor: Tensor) -> Tensor:
+def as_leaf(tensor: Tensor) -> Tensor:
     return tensor.detach().requires_grad_()
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
 from pathlib import Path
 
+from ssmbio.benchmarking.model_row import ModelRow
 from ssmbio.benchmarking.peers import Peer
 from ssmbio.benchmarking.roofline import Peaks
 from ssmbio.benchmarking.row import NOT_INSTALLED, OURS, PASSES, Row
@@ -96,19 +97,21 @@ def peaks_line(peaks: Peaks, dtype: str) -> str:
     )
 
 
-def write_json(path: Path, facts: dict[str, object], rows: Sequence[Row]) -> None:
-    """`facts`, then `growth` and `rows`."""
-    grown = [dict(zip(("op", "passes", "length", "of_length", "ratio"), entry, strict=True)) for entry in growth(rows)]
+def growth_entries(rows: Iterable[Row]) -> list[dict[str, object]]:
+    return [dict(zip(("op", "passes", "length", "of_length", "ratio"), entry, strict=True)) for entry in growth(rows)]
+
+
+def write_json(path: Path, facts: Mapping[str, object], rows: Sequence[Row | ModelRow]) -> None:
+    """`facts`, then `rows`."""
     with whole_file(path) as file:
-        content = {**facts, "growth": grown, "rows": [asdict(row) for row in rows]}
-        json.dump(content, file, indent=1, allow_nan=False)
+        json.dump({**facts, "rows": [asdict(row) for row in rows]}, file, indent=1, allow_nan=False)
         file.write("\n")
 
 
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """A line an implementation, case and pass; what is not known is empty."""
+def write_csv(path: Path, rows: Sequence[Row | ModelRow]) -> None:
+    """A line for each of the rows, of which there is one at least; what is not known is empty."""
     with whole_file(path) as file:
-        writer = csv.DictWriter(file, [field.name for field in fields(Row)], lineterminator="\n")
+        writer = csv.DictWriter(file, [field.name for field in fields(rows[0])], lineterminator="\n")
         writer.writeheader()
         writer.writerows(asdict(row) for row in rows)
 

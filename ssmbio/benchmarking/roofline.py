@@ -2,7 +2,12 @@
 
 A count is of what the op needs, whatever its implementation: every input is read once and every output written once,
 decays are evaluated once in each pass, and the backward pass evaluates them again, for keeping them would move N times
-the bytes. Softplus and SiLU count as two exponentials each: a GPU takes logarithms and reciprocals on the same unit.
+the bytes. Softplus, SiLU, GELU and the sigmoid of a GLU count as two exponentials each: a GPU takes logarithms and
+reciprocals on the same unit.
+
+A time-invariant scan is counted as products of chunks of `CHUNK` positions: with the first taps, into the state, out of
+the state; in the backward pass as many for du, and as many again for the parameters. The convolution by transforms is
+counted by its bytes alone.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ from ssmbio.benchmarking.timing import median_ms
 from ssmbio.benchmarking.workload import Case
 
 EXPONENTIALS_A_CLOCK = 16  # of a multiprocessor (CUDA programming guide, throughput of native arithmetic instructions)
+CHUNK = 64  # positions of a chunk: rows of the smallest product that Hopper's tensor cores take
 EXPAND = 2  # inner channels of a layer for each of its channels
 
 
@@ -64,6 +70,37 @@ def convolution_costs(case: Case) -> Costs:
     forward = Cost(2 * rows * case.dtype.itemsize + parameters, 2 * rows)
     backward = Cost(3 * rows * case.dtype.itemsize + 2 * parameters, 2 * rows)
     return _both(forward, backward)
+
+
+def lti_costs(case: Case) -> Costs:
+    """Forward: u → y and the final state. Backward: u, dy → du. log_a, b and c are complex64, D is float32."""
+    rows, parameters = case.positions * case.channels, case.channels * (3 * 8 * case.states + 4)
+    state = 8 * case.batch * case.channels * case.states
+    products = _lti_products(case)
+    forward = Cost(2 * rows * case.dtype.itemsize + parameters + state, 0, products)
+    return _both(forward, Cost(3 * rows * case.dtype.itemsize + 2 * parameters, 0, 2 * products))
+
+
+def fft_convolution_costs(case: Case) -> Costs:
+    """Forward: u → y. Backward: u, dy → du. The kernel is (D, L), it and D are float32."""
+    rows, parameters = case.positions * case.channels, 4 * case.channels * (case.length + 1)
+    forward = Cost(2 * rows * case.dtype.itemsize + parameters, 0)
+    return _both(forward, Cost(3 * rows * case.dtype.itemsize + 2 * parameters, 0))
+
+
+def s4d_costs(case: Case) -> Costs:
+    """Norm, scan, GELU, Linear to 2 D, GLU and residual. x, y, dy and dx are float32, and all parameters."""
+    rows = case.positions * case.channels
+    weights = case.channels * (2 * case.channels + 5 + 6 * case.states)
+    products = _lti_products(case) + 4 * rows * case.channels
+    return _both(
+        Cost(8 * rows + 4 * weights, 4 * rows, products), Cost(12 * rows + 8 * weights, 4 * rows, 2 * products)
+    )
+
+
+def _lti_products(case: Case) -> int:
+    """A state is two real numbers, and meets each position on its way in and on its way out."""
+    return 2 * case.positions * case.channels * (CHUNK + 4 * case.states)
 
 
 def mamba_costs(case: Case) -> Costs:
@@ -126,7 +163,7 @@ def _both(forward: Cost, backward: Cost) -> Costs:
 
 
 def measure_peaks(device: str, dtype: torch.dtype) -> Peaks:
-    """A large copy, read and written; exponentials; a square product in `dtype`."""
+    """A large copy, read and written; exponentials; a square product in `dtype`, of float32 on a GPU also as TF32×3."""
     return Peaks(_bytes_a_second(device), _exponentials_a_second(device), _products_a_second(device, dtype))
 
 
@@ -139,7 +176,20 @@ def _bytes_a_second(device: str) -> float:
 def _products_a_second(device: str, dtype: torch.dtype) -> float:
     side = 8192 if device == "cuda" else 1024
     matrix = torch.randn(side, side, device=device, dtype=dtype)
-    return 2 * side**3 / median_ms(lambda: matrix @ matrix, device) * 1e3
+
+    def products_a_second() -> float:
+        return 2 * side**3 / median_ms(lambda: matrix @ matrix, device) * 1e3
+
+    found = products_a_second()
+    if device == "cuda" and dtype == torch.float32:
+        # Three products of TF32 terms are one of float32, to about its accuracy.
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high")
+        try:
+            found = max(found, products_a_second() / 3)
+        finally:
+            torch.set_float32_matmul_precision(before)
+    return found
 
 
 def _exponentials_a_second(device: str) -> float:

@@ -86,7 +86,7 @@ def measured_row(
         first_ms: time of the first call.
     """
     middle = median(times)
-    low, _, high = quantiles(times, n=4, method="inclusive") if len(times) > 1 else (middle, middle, middle)
+    low, high = quartiles(times)
     row = replace(
         empty_row(case, implementation, passes, MEASURED),
         ms=middle,
@@ -104,3 +104,11 @@ def measured_row(
     cost, peaks = limit
     least, bound = least_ms(cost, peaks)
     return replace(row, gb_per_s=cost.bytes / middle / 1e6, least_ms=least, bound=bound, share=least / middle)
+
+
+def quartiles(times: Sequence[float]) -> tuple[float, float]:
+    """The lower and the upper one; of one time it is both."""
+    if len(times) == 1:
+        return times[0], times[0]
+    low, _, high = quantiles(times, n=4, method="inclusive")
+    return low, high

@@ -20,7 +20,7 @@ class Case:
         device: "cpu" or "cuda".
         dtype: of the inputs; layers keep float32 parameters and run under autocast to it.
         batch, channels, length: B, D, L; L is the number of steps where a layer is decoded.
-        states: N, 0 where the op has none.
+        states: N, 0 where the op has none; complex ones are counted in pairs.
         taps: K, 0 where the op has none.
     """
 

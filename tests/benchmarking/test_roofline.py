@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from ssmbio.backbones import Block
 from ssmbio.benchmarking.cases import OPS
 from ssmbio.benchmarking.own import mamba
 from ssmbio.benchmarking.roofline import Cost, Peaks, least_ms, measure_peaks
 from ssmbio.benchmarking.workload import Case
-from ssmbio.mixers import BiMamba, Mamba
+from ssmbio.mixers import S4D, BiMamba, Mamba
 
 HALF, FULL = torch.bfloat16, torch.float32
 
@@ -65,6 +66,52 @@ def test_products_of_a_layer_are_those_that_torch_counts():
     assert counter.get_total_flops() == OPS["mamba"].costs(case).forward.products
 
 
+def test_time_invariant_scan_by_hand():
+    """B2 D5 L3 N32: 30 numbers in each of u, y, dy, du; log_a, b, c of 160 complex numbers each, and 5 of D."""
+    forward, both = costs("lti_scan", HALF, 2, 5, 3)
+    parameters, state = 3 * 8 * 160 + 4 * 5, 2 * 8 * 160
+    # Each number meets 64 taps, 32 complex states on their way in and as many on their way out.
+    products = 2 * 30 * (64 + 2 * 32 + 2 * 32)
+    assert forward == Cost(2 * 2 * 30 + parameters + state, 0, products)
+    assert both == Cost(forward.bytes + 3 * 2 * 30 + 2 * parameters, 0, 3 * products)
+
+
+def test_time_invariant_scan_at_a_million_positions():
+    """A gigabyte, 0.25 ms, and 0.1 TFLOP; three products of TF32 in place of each make those the bound in float32."""
+    half, full = (costs("lti_scan", dtype, 1, 256, 2**20).forward for dtype in (HALF, FULL))
+    peaks = Peaks(bytes=4.28e12, exponentials=4e12, products=7e14)
+    assert half.products == full.products == pytest.approx(1e11, rel=0.05)
+    assert least_ms(half, peaks) == (pytest.approx(0.25, abs=0.01), "bytes")
+    assert least_ms(full, peaks._replace(products=1.2e14))[1] == "products"
+
+
+def test_long_convolution_by_hand():
+    """B2 D5 L3 in bfloat16: 30 numbers in each of u, y, dy, du; the kernel's 15 and the skip's 5 are float32."""
+    forward, both = costs("fft_convolution", HALF, 2, 5, 3)
+    assert forward == Cost(2 * 2 * 30 + 4 * 20, 0)
+    assert both == Cost(forward.bytes + 3 * 2 * 30 + 2 * 4 * 20, 0)
+
+
+@pytest.mark.parametrize("op", ["lti_scan", "fft_convolution", "s4d"])
+def test_twice_the_rows_are_twice_the_work(op):
+    """All but the parameters, which are there once; two rows more are twice what one row more is."""
+    one, two, four = (costs(op, FULL, batch, 64, 128) for batch in (1, 2, 4))
+    for a, b, c in zip(one, two, four, strict=True):
+        for first, second, third in zip(a, b, c, strict=True):
+            assert third - second == 2 * (second - first)
+    assert two.forward.bytes - one.forward.bytes >= 2 * 4 * 64 * 128
+
+
+def test_a_block_of_s4d_reads_every_parameter_once_and_makes_the_products_of_its_linear_layer():
+    forward, both = costs("s4d", HALF, 1, 64, 1)
+    block = Block(S4D(64, d_state=64), 0.0)
+    held = sum(parameter.numel() for parameter in block.parameters())
+    assert forward.bytes == 4 * held + 8 * 64  # x in and y out, float32
+    assert both.bytes - forward.bytes == 8 * held + 12 * 64
+    assert forward.products - costs("lti_scan", HALF, 1, 64, 1).forward.products == 2 * block.mixer.mix.weight.numel()
+    assert both.products == 3 * forward.products
+
+
 def test_a_direction_more_is_all_but_the_shared_projections():
     one, two = (costs(op, HALF, 1, 64, 10).forward for op in ("mamba", "bimamba"))
     assert two.exponentials == 2 * one.exponentials
@@ -87,6 +134,14 @@ def test_the_slowest_resource_is_the_bound():
     assert least_ms(Cost(10**9, 10**3, 10**9), peaks) == (1e3, "bytes")
     assert least_ms(Cost(10**3, 10**6, 10**9), peaks) == (1e3, "exponentials")
     assert least_ms(Cost(10**3, 10**3, 10**12), peaks) == (1e3, "products")
+
+
+@pytest.mark.gpu
+def test_products_of_float32_on_a_gpu_may_be_three_of_tf32_and_the_setting_stays():
+    before = torch.get_float32_matmul_precision()
+    full, half = (measure_peaks("cuda", dtype).products for dtype in (FULL, HALF))
+    assert torch.get_float32_matmul_precision() == before
+    assert 1e13 < full < half / 4
 
 
 def test_peaks_of_this_machine_are_possible_ones():
