@@ -115,7 +115,7 @@ class AudioData(SplitLoaders):
                 splits["train"], splits["val"] = self._divided(splits["train"])
             self.train, self.val = self._pieces(splits, "train"), self._pieces(splits, "val")
         if "test" in splits:
-            self.test = self._pieces(splits, "test")
+            self.test = self._pieces(splits, "test", rescaling=stage != "test")
         elif stage != "test":
             log.warning("There is no test split, so nothing will be tested after training.")
 
@@ -131,7 +131,10 @@ class AudioData(SplitLoaders):
         order = np.random.default_rng(self.seed).permutation(n)
         return clips.subset(np.sort(order[count:])), clips.subset(np.sort(order[:count]))
 
-    def _pieces(self, splits: Mapping[str, AudioSet], split: str) -> AudioPieces:
+    def _pieces(self, splits: Mapping[str, AudioSet], split: str, rescaling: bool = True) -> AudioPieces:
+        """`rescaling`: whether that is the user's to choose; the codes of a checkpoint are as they are."""
+        mend = "set data.rescale=true, or scale it to ±1" if rescaling else "scale it to ±1"
+        splits[split].check_samples(beyond_one=self.encoding.rescale, mend=mend)
         kind = CarriedPieces if self.carry else AudioPieces
         reader = ClipReader(splits[split], self.encoding, self.keep_mib << 20)
         return kind(reader, self.length, self.seed)
@@ -233,8 +236,9 @@ class AudioClassData(LabelledData):
             _check_labels(splits["train"])
         super()._setup_training(splits)
 
-    def _encode(self, records: LabelledSet) -> Codes:
+    def _encode(self, records: AudioSet) -> Codes:  # type: ignore[override]
         _check_labels(records)
+        records.check_samples()
         return super()._encode(records)
 
     def facts(self) -> dict[str, Any]:

@@ -151,6 +151,11 @@ class AudioPieces(Dataset[AudioExample]):
         self.first = np.cumsum(self.counts) - self.counts
         """(clips,) the number of each clip's first piece."""
 
+    @property
+    def settings(self) -> dict[str, int | bool]:
+        """What a piece of a number is under these settings, it is not under others; see `EpochSampler`."""
+        return {"length": self.length, "carry": False}
+
     def __len__(self) -> int:
         return int(self.counts.sum())
 
@@ -174,6 +179,11 @@ def crop(frames: int, length: int, seed: int, epoch: int, number: int) -> tuple[
     spare = max(0, frames - length)
     start = int(stream(seed, epoch, number, use=_CROP).integers(spare + 1)) if spare else 0
     return start, frames - spare
+
+
+def middle(frames: int, length: int) -> tuple[int, int]:
+    """(start, samples) of what evaluation and prediction see of a clip of `frames`: all of it, or its middle."""
+    return max(0, frames - length) // 2, min(length, frames)
 
 
 class LabelledClips(Dataset[AudioExample]):
@@ -207,8 +217,7 @@ class LabelledClips(Dataset[AudioExample]):
             samples = self.augment(self.reader(index, start, frames), epoch, index)
         else:
             index = item
-            total = int(self.records.frames[index])
-            start, frames = max(0, total - self.length) // 2, min(self.length, total)
+            start, frames = middle(int(self.records.frames[index]), self.length)
             samples = self.reader(index, start, frames)
         return AudioExample(samples, index, start, self.labels[index])
 

@@ -30,7 +30,7 @@ _FLOATS = ("FLOAT", "DOUBLE")  # libsndfile's names of encodings whose samples m
 _BLOCK = 1 << 20  # frames that are decoded at a time
 _UNKNOWN_FRAMES = 1 << 62  # libsndfile says 2^63 − 1 where a header says nothing
 _RUN_UP = 8192  # frames that are decoded and thrown away before the last page of ogg
-_COPY_AGAIN = "copy or download it again"
+_COPY_AGAIN, _SCALE = "copy or download it again", "scale it to ±1"
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def check_audio(path: str | Path, info: AudioInfo, sample_rate: int, resample: b
         return
     rates = f"{info.sample_rate:,} Hz, not {sample_rate:,} Hz"
     if not resample:
-        raise UserError(rates, where=path, mend=f"set data.resample=true or data.sample_rate={info.sample_rate}")
+        raise UserError(rates, where=path, mend="set data.resample=true")
     ratio = too_fine(info.sample_rate, sample_rate)
     if ratio is not None:
         raise UserError(
@@ -122,6 +122,23 @@ def read_audio(
             mono = _read_mono(source, first, min(last, source.info.frames), beyond_one)
             samples = resampler(mono, start, end)
     return samples if beyond_one else np.clip(samples, -1, 1, out=samples)
+
+
+def check_samples(path: str | Path, *, beyond_one: bool = False, mend: str = _SCALE) -> None:
+    """Look for faults that `read_audio` would come upon late: of a file of floating-point samples, which alone can be
+    NaN or beyond ±1, all is read, block by block; of any other the last frame, which is not there if it is cut short.
+
+    Args:
+        beyond_one: allow samples beyond ±1.
+        mend: what to do about them.
+
+    Raises:
+        UserError: what `read_audio` raises for the samples.
+    """
+    with _opened(Path(path)) as source:
+        frames = source.info.frames
+        for start in range(0, frames, _BLOCK) if source.file.subtype in _FLOATS else [frames - 1]:
+            _read_mono(source, start, min(frames, start + _BLOCK), beyond_one, mend)
 
 
 def write_audio(path: str | Path, waveform: Samples, sample_rate: int) -> None:
@@ -209,8 +226,8 @@ def _opened(path: Path) -> Iterator[_Source]:
         yield _Source(path, file, info, container.last_page)
 
 
-def _read_mono(source: _Source, start: int, end: int, beyond_one: bool) -> Samples:
-    """(end − start,) frames of the file, as they are but for the mean over channels."""
+def _read_mono(source: _Source, start: int, end: int, beyond_one: bool, mend: str = _SCALE) -> Samples:
+    """(end − start,) frames of the file, as they are but for the mean over channels; others as in `check_samples`."""
     mono = np.empty(end - start, np.float32)
     bounded = source.file.subtype in _FLOATS and not beyond_one
     done = 0
@@ -222,7 +239,7 @@ def _read_mono(source: _Source, start: int, end: int, beyond_one: bool) -> Sampl
                 raise UserError(
                     f"truncated: {start + done:,} frames of {source.info.frames:,}", where=source.path, mend=_COPY_AGAIN
                 )
-            _check_samples(block, source.path, start + done, bounded)
+            _check_block(block, source.path, start + done, mend if bounded else None)
             mono[done : done + len(block)] = block[:, 0] if block.shape[1] == 1 else block.mean(1)
             done += len(block)
     except _soundfile().LibsndfileError as error:
@@ -232,7 +249,8 @@ def _read_mono(source: _Source, start: int, end: int, beyond_one: bool) -> Sampl
     return mono
 
 
-def _check_samples(block: Samples, path: Path, first: int, bounded: bool) -> None:
+def _check_block(block: Samples, path: Path, first: int, mend: str | None) -> None:
+    """`mend` is what to do about samples beyond ±1; None: nothing, they may be there."""
     peak = np.abs(block).max()
     if peak <= 1:
         return
@@ -240,7 +258,5 @@ def _check_samples(block: Samples, path: Path, first: int, bounded: bool) -> Non
         frame = int(np.argmin(np.isfinite(block).all(1)))
         value = "NaN" if np.isnan(block[frame]).any() else "infinite"
         raise UserError(f"sample {first + frame:,} is {value}", where=path, mend="remove the file, or write it again")
-    if bounded:
-        raise UserError(
-            f"samples reach {peak:.4g}, beyond ±1", where=path, mend="set data.rescale=true, or scale it to ±1"
-        )
+    if mend is not None:
+        raise UserError(f"samples reach {peak:.4g}, beyond ±1", where=path, mend=mend)

@@ -121,8 +121,9 @@ class AudioFolderSource:
         asked = {**self.split, "train": 1 - sum(self.split.values())}
         for split in SPLITS:
             if asked.get(split, 0) > 1e-9 and not len(rows[split]):
+                count = "1 file is" if len(entries) == 1 else f"{len(entries)} files are"
                 raise UserError(
-                    f"{len(entries)} files are too few to leave one for {split}",
+                    f"{count} too few to leave one for {split}",
                     where=self.root,
                     mend=f"change data.split, cut files into several, or say in {SPLIT_TABLE} which go where",
                 )

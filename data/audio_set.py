@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from ssmbio.data.audio_files import Samples, audio_info, check_audio, frames_at, read_audio
+from ssmbio.data.audio_files import Samples, audio_info, check_audio, check_samples, frames_at, read_audio
 from ssmbio.data.records import Label, LabelledSet, checked_index
 
 
@@ -88,6 +88,11 @@ class AudioSet(LabelledSet):
             resample=self.resample,
             beyond_one=beyond_one,
         )
+
+    def check_samples(self, *, beyond_one: bool = False, mend: str = "scale it to ±1") -> None:
+        """Raises UserError for the first clip that has faults which its header does not show; see `check_samples`."""
+        for path in self.paths:
+            check_samples(path, beyond_one=beyond_one, mend=mend)
 
     def label_of(self, index: int) -> Label:
         return self._labels[checked_index(index, len(self))]

@@ -33,6 +33,10 @@ class CarriedPieces(AudioPieces):
     It has the items of `AudioPieces` too, as evaluation asks for them; each of these begins without a state.
     """
 
+    @property
+    def settings(self) -> dict[str, int | bool]:
+        return {**super().settings, "carry": True}
+
     def __getitem__(self, item: int | tuple[int, int] | CarriedPiece) -> AudioExample:
         if not isinstance(item, CarriedPiece):
             return replace(super().__getitem__(item), fresh=True)

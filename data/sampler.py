@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,8 @@ class EpochSampler(DistributedSampler):
     filled up from its start until it divides, and each rank takes every `num_replicas`-th item.
 
     Args:
-        dataset: what is sampled; its `records` have `lengths` if these are grouped.
+        dataset: what is sampled; its `records` have `lengths` if these are grouped. Where its numbers mean something
+            else under other settings, it names these in `settings`.
         batch_size: examples a batch and device; only grouping by length needs it.
         seed: of the order.
         group_lengths: put sequences of like length into the same batch: pools of some 50 random batches are sorted by
@@ -60,6 +61,17 @@ class EpochSampler(DistributedSampler):
         start, self.start = self.start, 0
         for index in order[start:].tolist():
             yield epoch, index
+
+    def settings(self) -> dict[str, int | bool]:
+        """What an epoch depends on beside its number, by the names that messages call it."""
+        return {
+            "seed": self.seed,
+            "batch_size": self.batch_size,
+            **getattr(self.dataset, "settings", {}),
+            "training records": len(self.dataset),  # type: ignore[arg-type]
+            "devices": self.num_replicas,
+            "group_lengths": self.group_lengths,
+        }
 
     def order(self, epoch: int) -> npt.NDArray[np.int64]:
         """(total_size,) the order of an epoch, over all devices."""
@@ -133,6 +145,10 @@ class TrainingLoader(DataLoader):
         if epoch <= state["epoch"]:
             self.sampler.skipped = state["skipped"]
             return state["batches"]
+        if 0 < state["batches"] < state["of"] and self.trained is not None and self.trained() == state["batches"]:
+            # A limit of steps or of time ended the run within an epoch: Lightning has counted it, yet goes on with it.
+            self.sampler.skipped = state["skipped"] + epoch - state["epoch"]
+            return state["batches"]
         # Where training is counted in steps, Lightning resumes from the end of an epoch by an empty one.
         self.sampler.skipped = state["skipped"] + epoch - (state["epoch"] + 1)
         return 0
@@ -143,7 +159,7 @@ class TrainingLoader(DataLoader):
         if self.trained is not None:
             done = min(done, self.trained())
         state = {"epoch": epoch, "skipped": self.sampler.skipped, "batches": done, "of": len(self)}
-        return {**state, "order": self._order()}
+        return {**state, "order": self.sampler.settings()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Let the next pass over the same epoch start where the state was taken.
@@ -151,23 +167,20 @@ class TrainingLoader(DataLoader):
         Raises:
             UserError: stopped within an epoch whose order this loader would not repeat.
         """
-        changed = [name for name, value in self._order().items() if state["order"].get(name) != value]
-        if changed and 0 < state["batches"] < state["of"]:
-            before, now = state["order"].get(changed[0]), self._order()[changed[0]]
-            raise UserError(
-                f"the checkpoint was taken within an epoch, with {changed[0]} {before}; it is {now} now",
-                mend=f"resume with the same {changed[0]}, or start from it with init_from=<checkpoint>",
-            )
+        check_state(state, self.sampler.settings())
         self._loaded = state
         self._handed_out = (state["epoch"], state["batches"])
         self.sampler.set_epoch(state["epoch"])
 
-    def _order(self) -> dict[str, int | bool]:
-        sampler = self.sampler
-        return {
-            "seed": sampler.seed,
-            "batch_size": sampler.batch_size,
-            "training records": len(sampler.dataset),  # type: ignore[arg-type]
-            "devices": sampler.num_replicas,
-            "group_lengths": sampler.group_lengths,
-        }
+
+def check_state(state: Mapping[str, Any], settings: Mapping[str, int | bool]) -> None:
+    """Raises UserError for the state of a `TrainingLoader` within an epoch, if the sampler's settings were others."""
+    if not 0 < state["batches"] < state["of"]:
+        return
+    for name, now in settings.items():
+        before = state["order"].get(name, now)
+        if before != now:
+            raise UserError(
+                f"the checkpoint was taken within an epoch, with {name} {before}; it is {now} now",
+                mend=f"resume with the same {name}, or start from it with init_from=<checkpoint>",
+            )

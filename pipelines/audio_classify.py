@@ -46,7 +46,7 @@ class AudioClassify(Classify):
         optimizer: Callable[..., torch.optim.Optimizer] | None = None,
         scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None,
     ) -> None:
-        sample_rate = audio_facts(facts, self.task_name)["sample_rate"]
+        sample_rate = audio_facts(facts, self.task_name, "labels")["sample_rate"]
         embedding = nn.Linear(2, backbone.d_model)
         super().__init__(embedding, backbone, facts, pooling, head_dropout, label_smoothing, optimizer, scheduler)
         self.sample_rate: int = sample_rate

@@ -201,8 +201,11 @@ def audio_facts(facts: Mapping[str, Any], task: str, *needed: str) -> dict[str, 
     if audio is None:
         raise UserError(f"these data are not audio, which {task} needs", mend="choose data=audio_folder")
     for name in needed:
-        if name not in audio:
-            raise UserError(f"these audio data have no {name}, which {task} needs", mend=f"choose task={task}")
+        if name not in audio and name not in facts:
+            raise UserError(
+                f"these audio data have no {name}, which {task} needs",
+                mend="leave data/datamodule out: the task brings its own",
+            )
     return dict(audio)
 
 

@@ -21,7 +21,7 @@ from ssmbio.data.pixels import ImageFacts
 from ssmbio.data.tokenizers import tokenizer_from_spec
 from ssmbio.errors import UserError
 from ssmbio.evaluation import run_test
-from ssmbio.pipelines import AudioClassify, AudioGenerate, Classify, Pipeline
+from ssmbio.pipelines import AudioGenerate, Classify, Pipeline
 from ssmbio.training.progress import ProgressBar
 from ssmbio.training.results import print_metrics, write_metrics
 from ssmbio.training.setup import build_trainer
@@ -61,15 +61,13 @@ def test_data(config: DictConfig, pipeline: Pipeline, trusted: tuple[str, ...]) 
     data = OmegaConf.create(pipeline.recipe["config"]).data if own else config.data
     if "tokenizer" in facts:
         given["tokenizer"] = tokenizer_from_spec(facts["tokenizer"])
-    if kind_of(data) != kind_of_facts(facts):
+    kind, taken = cli.kind_of_data(data), kind_of_facts(facts)
+    if kind != taken:
         raise UserError(
-            f"data={HydraConfig.get().runtime.choices.get('data')} are {kind_of(data)}, "
-            f"but the checkpoint takes {kind_of_facts(facts)}",
-            mend="choose other data",
+            f"data={HydraConfig.get().runtime.choices.get('data')} are {kind}, but the checkpoint takes {taken}",
+            mend=f"choose other data, as {cli.DATA_OF_KIND[taken]}",
         )
     with open_dict(data):
-        if not own and "audio" in facts:
-            adapt_audio(data, pipeline, keys_of_the_user())
         keep_only_test(data, facts, set() if own else keys_of_the_user(), own)
         if data.get("truncate"):
             data.max_length = min(data.max_length, facts["max_length"])
@@ -82,13 +80,6 @@ def test_data(config: DictConfig, pipeline: Pipeline, trusted: tuple[str, ...]) 
         raise UserError("this data has no test set", mend="choose other data, as in data=table data.test=<file>")
     datamodule.check_test(facts)
     return datamodule
-
-
-def kind_of(data: DictConfig) -> str:
-    """What a configuration of data gives: sequences, images or audio."""
-    if "tokenizer" in data.datamodule:
-        return "sequences"
-    return "audio" if "sample_rate" in data else "images"
 
 
 def kind_of_facts(facts: dict[str, Any]) -> str:
@@ -122,10 +113,12 @@ def keep_only_test(data: DictConfig, facts: dict[str, Any], chosen: set[str], ow
             data.split = None
     if own:
         return
-    if "length" in keys and "data.length" not in chosen:
-        data.length = facts.get("length")
-    if "image" in facts:
+    if "audio" in facts:
+        adapt_audio(data, facts["audio"], chosen)
+    elif "image" in facts:
         adapt_images(data, ImageFacts.from_facts(facts), chosen)
+    elif "length" in keys and "data.length" not in chosen:
+        data.length = facts.get("length")
 
 
 def adapt_images(data: DictConfig, image: ImageFacts, chosen: set[str]) -> None:
@@ -138,13 +131,25 @@ def adapt_images(data: DictConfig, image: ImageFacts, chosen: set[str]) -> None:
         data.split = {"test": 1.0}
 
 
-def adapt_audio(data: DictConfig, pipeline: Pipeline, chosen: set[str]) -> None:
+def adapt_audio(data: DictConfig, audio: dict[str, Any], chosen: set[str]) -> None:
     """Read clips as those of training were, where the user leaves it open: with labels or as codes, at the same rate;
-    of a folder that nothing divides test all."""
-    audio = pipeline.facts["audio"]
-    kind = AudioClassData if isinstance(pipeline, AudioClassify) else AudioData
+    of a folder that nothing divides test all.
+
+    Args:
+        audio: facts of the checkpoint.
+
+    Raises:
+        UserError: the command line sets what this checkpoint's kind of data has not.
+    """
+    kind = AudioData if "encoding" in audio else AudioClassData
     nodes: dict[str, Any] = OmegaConf.to_container(data.datamodule, resolve=False)  # type: ignore[assignment]
     taken = inspect.signature(kind).parameters
+    strange = next((name for name in nodes if name not in taken and f"data.{name}" in chosen), None)
+    if strange is not None:
+        what = "codes" if "encoding" in audio else "clips with labels"
+        raise UserError(
+            f"data.{strange} has no meaning for {what}, which the checkpoint takes", mend=f"leave data.{strange} out"
+        )
     data.datamodule = {
         "_target_": f"{kind.__module__}.{kind.__qualname__}",
         **{name: node for name, node in nodes.items() if name in taken},

@@ -17,6 +17,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ssmbio import cli
 from ssmbio.checkpoints import load_classifier
+from ssmbio.data.audio_clips import middle
 from ssmbio.data.audio_folder import audio_files
 from ssmbio.data.audio_set import AudioSet, Waveform
 from ssmbio.data.images import Image, iter_images
@@ -107,13 +108,14 @@ def _read_images(pipeline: PixelClassify, path: Path) -> Iterator[Image]:
 
 
 def _read_clips(pipeline: AudioClassify, path: Path) -> Iterator[Waveform]:
-    """A file, or all below a folder, at the model's rate."""
+    """A file, or all below a folder, at the model's rate; of longer clips than in training the middle."""
     files = audio_files(path) if path.is_dir() else [path]
     if not files:
         raise UserError("no audio files in it", where=path, mend="give a folder with wav, flac, ogg or mp3 files")
     root = path if path.is_dir() else path.parent
     clips = AudioSet.of_files(files, None, sample_rate=pipeline.sample_rate, resample=True, root=root)
-    return (clips[i] for i in range(len(clips)))
+    places = (middle(int(frames), pipeline.facts["audio"]["length"]) for frames in clips.frames)
+    return (Waveform(clips.name_of(i), clips.read(i, *place)) for i, place in enumerate(places))
 
 
 def check_settings(config: DictConfig) -> None:

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import get_class, instantiate
 from lightning.pytorch import LightningDataModule, Trainer, seed_everything
 from lightning.pytorch.callbacks import ModelCheckpoint
 from omegaconf import DictConfig
@@ -14,9 +15,11 @@ from omegaconf import DictConfig
 from ssmbio import cli
 from ssmbio.build import build_pipeline
 from ssmbio.checkpoints import check_weights, initialize_from, read_checkpoint
+from ssmbio.data.sampler import check_state
 from ssmbio.errors import UserError
 from ssmbio.evaluation import run_test
-from ssmbio.pipelines import Pipeline
+from ssmbio.pipelines import AudioClassify, AudioGenerate, Pipeline, PixelClassify
+from ssmbio.pipelines.base import CHECKPOINT_KEY
 from ssmbio.run_folder import claim_run_dir, resume_path, resumed_config, save_config, with_saved_overrides
 from ssmbio.training.pictures import learning_curves
 from ssmbio.training.results import count_parameters, print_metrics, write_metrics
@@ -29,6 +32,7 @@ def train(config: DictConfig) -> float | None:
     config = resumed_config(config)
     if config.get("task") is None:
         raise UserError("task is not set", mend="add task=dna_classify to the command; --help lists the tasks")
+    check_data(config)
     cli.require_values(config)
     run_dir = claim_run_dir(config)
     resume = resume_path(config, run_dir)
@@ -40,11 +44,10 @@ def train(config: DictConfig) -> float | None:
     datamodule.setup("fit")
     pipeline = build_pipeline(config, datamodule.facts())
     pipeline.seed = config.seed
-    if resume is not None:
-        check_weights(pipeline, read_checkpoint(resume, config.task_name)["state_dict"], resume)
-    elif config.init_from:
+    if resume is None and config.init_from:
+        check_inputs(pipeline, config.init_from)
         initialize_from(pipeline, config.init_from)
-    trainer = prepare(config, pipeline, datamodule, throughput)
+    trainer = prepare(config, pipeline, datamodule, throughput, resume)
 
     # Everything that could be wrong has been looked at: from here on there is a run.
     if trainer.is_global_zero:
@@ -55,16 +58,72 @@ def train(config: DictConfig) -> float | None:
     return finish(config, trainer, pipeline, datamodule, throughput, run_dir)
 
 
-def prepare(config: DictConfig, pipeline: Pipeline, datamodule: LightningDataModule, throughput: Throughput) -> Trainer:
+def check_data(config: DictConfig) -> None:
+    """Raises UserError for audio given to a task of something else, or the reverse, before anything is read or made.
+
+    (The pipelines themselves tell images from sequences.)
+    """
+    task = get_class(config.task._target_)
+    audio = issubclass(task, (AudioClassify, AudioGenerate))
+    needed = "audio" if audio else "images" if issubclass(task, PixelClassify) else "sequences"
+    kind = cli.kind_of_data(config.data)
+    if kind != needed and "audio" in (kind, needed):
+        raise UserError(
+            f"data={HydraConfig.get().runtime.choices.get('data')} are {kind}, "
+            f"but task={config.task_name} reads {needed}",
+            mend=f"choose other data, as {cli.DATA_OF_KIND[needed]}, or another task",
+        )
+
+
+def check_inputs(pipeline: Pipeline, path: str) -> None:
+    """Raises UserError for a checkpoint to start from whose embedding reads something else, where one of both is audio.
+
+    (`initialize_from` tells the others apart.)
+    """
+    theirs, ours = inputs_of(read_checkpoint(path)[CHECKPOINT_KEY]["facts"]), inputs_of(pipeline.facts)
+    if theirs != ours and "audio" in theirs + ours:
+        raise UserError(
+            f"its model reads {theirs}, but this one {ours}",
+            where=path,
+            mend=f"give a checkpoint of task={pipeline.task_name}",
+        )
+
+
+def inputs_of(facts: dict[str, Any]) -> str:
+    """What a model with these facts reads, in words."""
+    if "audio" in facts:
+        return "codes of audio" if "encoding" in facts["audio"] else "samples of audio"
+    return "images" if "image" in facts else "sequences"
+
+
+def prepare(
+    config: DictConfig,
+    pipeline: Pipeline,
+    datamodule: LightningDataModule,
+    throughput: Throughput,
+    resume: Path | None,
+) -> Trainer:
     """The trainer; raises UserError now for settings that would fail only once training has begun."""
     with cli.faults_of("data"):
-        datamodule.train_dataloader()
+        loader = datamodule.train_dataloader()
     with cli.faults_of("optimizer and scheduler"):
         pipeline.try_optimizer()
     loggers = build_enabled(config.get("logger"))
     callbacks = build_callbacks(config, pipeline.measures, bool(loggers))
     with cli.faults_of("trainer"):
-        return build_trainer(config, [*callbacks, throughput], loggers)
+        trainer = build_trainer(config, [*callbacks, throughput], loggers)
+    if resume is not None:
+        check_resume(config, pipeline, resume, {**loader.sampler.settings(), "devices": trainer.world_size})
+    return trainer
+
+
+def check_resume(config: DictConfig, pipeline: Pipeline, resume: Path, settings: dict[str, int | bool]) -> None:
+    """Raises UserError for a checkpoint whose weights are of another model, or that was taken within an epoch which
+    could not go on under these settings of the sampler."""
+    saved = read_checkpoint(resume, config.task_name)
+    check_weights(pipeline, saved["state_dict"], resume)
+    for state in saved["loops"]["fit_loop"]["state_dict"].get("combined_loader", []):
+        check_state(state, settings)
 
 
 def finish(
@@ -101,6 +160,8 @@ def finish(
 
 
 def main() -> None:
+    if "task=audio_quality" in sys.argv:
+        cli.fail("task=audio_quality trains nothing; judge clips with python -m ssmbio.evaluate task=audio_quality.")
     sys.argv[1:] = with_saved_overrides(sys.argv[1:])
     cli.run("train", train)
 

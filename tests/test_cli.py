@@ -75,12 +75,18 @@ def test_a_key_of_data_before_data_are_chosen(command):
     assert "choose data=<group> too" in error
 
 
-@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "baseline", "benchmark"])
+@pytest.mark.parametrize("name", ["train", "evaluate", "predict", "generate", "baseline", "benchmark"])
 def test_help_names_the_command_and_every_key(command, name):
     code, output, _ = command(name, "--help")
     assert code == 0
     assert f"python -m ssmbio.{name}" in output
-    expected = {"train": ("run_dir", "init_from", "task: dna_classify"), "predict": ("window", "both_strands")}
+    tasks = "task: audio_classify, audio_generate, dna_classify, pixel_classify, sequence_classify"
+    expected = {
+        "train": ("run_dir", "init_from", tasks),
+        "evaluate": ("trust", "task=audio_quality"),
+        "predict": ("window", "both_strands"),
+        "generate": ("temperature", "prompt_seconds", "stream"),
+    }
     for key in expected.get(name, ()):
         assert key in output
 

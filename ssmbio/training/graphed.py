@@ -49,4 +49,4 @@ def graph_forward(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
         alike = module.training and torch.is_grad_enabled() and [(x.shape, x.dtype) for x in given] == shapes
         return graphed(*given) if alike else plain(*given)
 
-    module.forward = forward  # type: ignore[method-assign]
+    module.forward = forward

@@ -352,6 +352,34 @@ def test_clips_that_reach_beyond_one_are_rescaled_or_refused(tmp_path: Path) -> 
         np.testing.assert_array_equal(np.concatenate(codes), Encoding("linear", 8, True).encode(loud))
 
 
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_faults_of_samples_are_found_before_training(tmp_path: Path, split: str) -> None:
+    for each in ("train", "val", "test"):
+        for label in "ab":
+            write(tmp_path / each / label / "1.wav", wave_of(1, 40))
+    bad = tmp_path / split / "b" / "1.wav"
+    write(bad, 2 * wave_of(1, 40))
+    beyond = rf"{bad}: samples reach .*, beyond ±1; "
+    with pytest.raises(UserError, match=beyond + r"set data\.rescale=true, or scale it to ±1\.$"):
+        data(tmp_path)
+    with pytest.raises(UserError, match=beyond + r"scale it to ±1\.$"):
+        labelled(tmp_path)
+    assert data(tmp_path, rescale=True).sizes() == {"train": 2, "val": 2, "test": 2}
+    write(bad, np.full(40, np.nan, np.float32))
+    for make in (labelled, data, lambda root: data(root, rescale=True)):
+        with pytest.raises(UserError, match=f"{bad}: sample 0 is NaN"):
+            make(tmp_path)
+
+
+def test_the_codes_of_a_checkpoint_are_not_rescaled_for_a_test(tmp_path: Path) -> None:
+    write(tmp_path / "train" / "1.wav", wave_of(1, 40))
+    write(tmp_path / "test" / "1.wav", 2 * wave_of(1, 40))
+    with pytest.raises(UserError, match=r"beyond ±1; scale it to ±1\.$"):
+        data(tmp_path, "test")
+    write(tmp_path / "train" / "1.wav", np.full(40, np.nan, np.float32))  # which a test does not read
+    assert data(tmp_path, "test", rescale=True).sizes() == {"test": 1}
+
+
 @pytest.mark.parametrize(("choice", "kind"), [("audio", AudioData), ("audio_labels", AudioClassData)])
 def test_every_setting_of_the_configuration_reaches_the_datamodule(root: Path, choice: str, kind: type) -> None:
     settings = {

@@ -16,7 +16,7 @@ import torch
 import torchaudio
 
 from ssmbio.data import audio_files, audio_resampling
-from ssmbio.data.audio_files import AudioInfo, audio_info, frames_at, read_audio, write_audio
+from ssmbio.data.audio_files import AudioInfo, audio_info, check_samples, frames_at, read_audio, write_audio
 from ssmbio.errors import UserError
 
 FORMATS = [("wav", "PCM_16"), ("wav", "PCM_24"), ("wav", "FLOAT"), ("flac", None), ("ogg", None), ("mp3", None)]
@@ -150,7 +150,7 @@ def test_overshoot_is_cut_unless_it_is_asked_for(tmp_path: Path) -> None:
     high = save(tmp_path / "high.wav", 3 * square, subtype="DOUBLE")
     assert np.array_equal(read_audio(high, sample_rate=16_000, beyond_one=True), 3 * square)
     text = message(lambda: read_audio(high, sample_rate=16_000))
-    assert text == f"{high}: samples reach 3, beyond ±1; set data.rescale=true, or scale it to ±1."
+    assert text == f"{high}: samples reach 3, beyond ±1; scale it to ±1."
 
 
 def test_what_is_written_comes_back(tmp_path: Path) -> None:
@@ -290,7 +290,7 @@ def test_chunks_before_and_after_the_data_and_tags_after_the_end(tmp_path: Path)
 def test_rates_channels_and_ratios(tmp_path: Path) -> None:
     path = save(tmp_path / "x.wav", sound(3_000), 44_100)
     assert message(lambda: read_audio(path, sample_rate=16_000, resample=False)) == (
-        f"{path}: 44,100 Hz, not 16,000 Hz; set data.resample=true or data.sample_rate=44100."
+        f"{path}: 44,100 Hz, not 16,000 Hz; set data.resample=true."
     )
     assert len(read_audio(path, sample_rate=44_100, resample=False)) == 3_000
     assert "44,100 Hz, not 16,001 Hz, and the ratio 44100:16001 is too fine" in message(
@@ -311,6 +311,43 @@ def test_samples_that_are_no_numbers(tmp_path: Path, value: float, word: str) ->
         assert text == f"{path}: sample 7,123 is {word}; remove the file, or write it again."
     assert "sample 7,123" in message(lambda: read_audio(path, sample_rate=8_000))
     assert len(read_audio(path, sample_rate=16_000, frames=7_123)) == 7_123
+
+
+def test_late_faults_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(audio_files, "_BLOCK", 1_000)
+    wave = sound(9_000, 2)
+    path = save(tmp_path / "x.wav", wave, subtype="FLOAT")
+    check_samples(path)
+    for frame in (0, 7_123, 8_999):
+        faulty = wave.copy()
+        faulty[frame, 1] = np.nan
+        save(path, faulty, subtype="DOUBLE")
+        assert message(lambda: check_samples(path, beyond_one=True)) == (
+            f"{path}: sample {frame:,} is NaN; remove the file, or write it again."
+        )
+        faulty[frame, 1] = -1.5
+        save(path, faulty, subtype="FLOAT")
+        check_samples(path, beyond_one=True)
+        assert message(lambda: check_samples(path)) == f"{path}: samples reach 1.5, beyond ±1; scale it to ±1."
+        assert message(lambda: check_samples(path, mend="shout less")).endswith(" beyond ±1; shout less.")
+
+
+@pytest.mark.parametrize(("suffix", "subtype"), FORMATS)
+def test_of_whole_numbers_and_codecs_the_last_frame_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, subtype: str | None
+) -> None:
+    path = save(tmp_path / f"x.{suffix}", sound(60_000), subtype=subtype)
+    read: list[tuple[int, int]] = []
+    original = audio_files._read_mono
+    monkeypatch.setattr(
+        audio_files, "_read_mono", lambda source, *part: (read.append(part[:2]), original(source, *part))[1]
+    )
+    check_samples(path)
+    assert read == [(0, 60_000) if subtype == "FLOAT" else (59_999, 60_000)]
+    data = path.read_bytes()
+    for share in (0.3, 0.6, 0.995):
+        path.write_bytes(data[: int(share * len(data))])
+        assert message(lambda: check_samples(path)).startswith(f"{path}: ")
 
 
 def test_parts_that_cannot_be(tmp_path: Path) -> None:

@@ -219,7 +219,7 @@ def test_files_that_are_wrong_are_named_when_headers_are_read(tmp_path: Path) ->
     save(bad, channels=3)
     assert message(tmp_path) == f"{bad}: 3 channels; mix it to one or two first."
     save(bad, rate=22_050)
-    assert f"{bad}: 22,050 Hz, not 8,000 Hz; set data.resample=true" in message(tmp_path, resample=False)
+    assert f"{bad}: 22,050 Hz, not 8,000 Hz; set data.resample=true." in message(tmp_path, resample=False)
     assert splits_of(tmp_path)["train"].lengths.tolist() == [200, 73]
     bad.write_text("no audio")
     assert f"{bad}: not audio, or damaged (" in message(tmp_path)
@@ -250,7 +250,7 @@ def test_settings_that_cannot_be(settings: dict, words: str) -> None:
 def test_too_few_files_for_a_split(tmp_path: Path, split_by: str) -> None:
     save(tmp_path / "one.wav")
     text = message(tmp_path, split={"val": 0.06, "test": 0.06}, split_by=split_by)
-    assert text.startswith(f"{tmp_path}: 1 files are too few to leave one for ")
+    assert text.startswith(f"{tmp_path}: 1 file is too few to leave one for ")
     assert "change data.split, cut files into several, or say in splits.csv which go where." in text
     assert names_of(tmp_path, split={"val": 0, "test": None}, split_by=split_by) == {"train": ["one.wav"]}
 
@@ -273,7 +273,7 @@ def test_rescaling_may_read_beyond_one(tmp_path: Path) -> None:
     wave = np.linspace(-3, 3, 400, dtype=np.float32)
     soundfile.write(tmp_path / "x.wav", wave, RATE, subtype="FLOAT")
     clips = splits_of(tmp_path)["train"]
-    assert "samples reach 3, beyond ±1; set data.rescale=true" in text_of(lambda: clips.read(0))
+    assert "samples reach 3, beyond ±1; scale it to ±1." in text_of(lambda: clips.read(0))
     assert np.array_equal(clips.read(0, 10, 50, beyond_one=True), wave[10:60])
 
 

@@ -204,12 +204,25 @@ def test_lightning_resumes_with_the_pieces_that_come_next(root: Path, tmp_path: 
     assert fit(Recorder(), root, path).steps == whole[9:]
 
 
-def test_resuming_with_other_lanes_is_refused_within_an_epoch(root: Path) -> None:
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"batch_size": 4}, "with batch_size 3; it is 4 now; resume with the same batch_size, or start from it"),
+        ({"length": 64}, "with length 32; it is 64 now; resume with the same length"),
+        ({"length": 34, "pad_to": 2}, "with length 32; it is 34 now"),  # there are as many pieces as before
+        ({"carry": False}, "with carry True; it is False now; resume with the same carry"),
+    ],
+)
+def test_resuming_with_other_pieces_is_refused_within_an_epoch(root: Path, settings: dict, message: str) -> None:
     state = {**data(root).train_dataloader().state_dict(), "batches": 3}
-    with pytest.raises(UserError, match="within an epoch, with batch_size 3; it is 4 now"):
-        data(root, batch_size=4).train_dataloader().load_state_dict(state)
-    with pytest.raises(UserError, match="with training records 20; it is 12 now"):
-        data(root, length=64).train_dataloader().load_state_dict(state)
+    other = data(root, **settings)
+    with pytest.raises(UserError, match=f"the checkpoint was taken within an epoch, {message}"):
+        other.train_dataloader().load_state_dict(state)
+    for done in (0, state["of"]):
+        other.train_dataloader().load_state_dict({**state, "batches": done})
+    state = {**other.train_dataloader().state_dict(), "batches": 3}
+    with pytest.raises(UserError, match="the checkpoint was taken within an epoch, with "):
+        data(root).train_dataloader().load_state_dict(state)
 
 
 @pytest.mark.parametrize("devices", [2, 3, 8])

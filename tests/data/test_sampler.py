@@ -136,6 +136,24 @@ def test_resuming_with_another_order_is_refused_within_an_epoch() -> None:
     loader(batch_size=8).load_state_dict({**state, "batches": 0})
 
 
+def test_a_dataset_names_what_its_numbers_depend_on() -> None:
+    def state_of(**settings: int) -> tuple[dict, TrainingLoader]:
+        data = dataset()
+        data.settings = settings  # type: ignore[attr-defined]
+        made = loader(data)
+        return {**made.state_dict(), "batches": 3}, made
+
+    state, made = state_of(window=5)
+    made.load_state_dict(state)
+    message = (
+        r"within an epoch, with window 5; it is 6 now; resume with the same window, or start from it with init_from"
+    )
+    with pytest.raises(UserError, match=message):
+        state_of(window=6)[1].load_state_dict(state)
+    without, _ = state_of()  # a checkpoint from before there was this setting
+    made.load_state_dict(without)
+
+
 class Fixed:
     """A source of two splits."""
 
@@ -236,3 +254,24 @@ def test_resumes_when_steps_are_counted(tmp_path: Path) -> None:
         with pytest.raises(RuntimeError, match="killed"):
             fit([Save(hook, step, path)], Recorder(fail_at=10), 0, epochs=-1, max_steps=15)
         assert fit([], Recorder(), 0, path, epochs=-1, max_steps=15).steps == whole[step:]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("stops", [(8,), (8, 10), (8, 14), (6, 9)])
+def test_goes_on_where_a_limit_of_steps_ended_a_run(tmp_path: Path, stops: tuple[int, ...]) -> None:
+    """Epochs have 6 steps. Lightning counts an epoch as done that the limit has ended, and goes on within it."""
+    whole = fit([], Recorder(), 0, epochs=-1, max_steps=20).steps
+    path, steps = None, []
+    for stop in (*stops, 20):
+        save = Save("on_train_epoch_end", stop, tmp_path / f"{stop}.ckpt")
+        steps += fit([save], Recorder(), 0, path, epochs=-1, max_steps=stop).steps
+        path = tmp_path / f"{stop}.ckpt"
+    assert steps == whole
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_epoch_of_few_batches_is_not_gone_on_with(tmp_path: Path) -> None:
+    whole = fit([], Recorder(), 0, limit_train_batches=4).steps
+    path = tmp_path / "saved.ckpt"
+    fit([Save("on_train_epoch_end", 4, path)], Recorder(), 0, epochs=1, limit_train_batches=4)
+    assert fit([], Recorder(), 0, path, limit_train_batches=4).steps == whole[4:]
