@@ -300,7 +300,7 @@ def test_the_baseline_refuses_images_in_one_line(predict):
     assert predict("data=shapes", name="baseline") == (
         1,
         "",
-        "error: these data are no sequences; choose sequences of DNA, as in data=table data.train=<file>.\n",
+        "error: these data are neither sequences nor audio; choose others, as data=table data.train=<file>.\n",
     )
 
 
