@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from itertools import chain
 from pathlib import Path
@@ -88,8 +88,14 @@ def _stream(config: DictConfig, sampling: SamplingSettings) -> int:
         prompt = read_prompt(config, model, samples)
         speed = Speed(model.sample_rate)
         print(how_to_play(model.sample_rate), file=sys.stderr)
-        made = speed.timed(stream_codes(model, settings=sampling, seed=config.seed, prompt=prompt, samples=samples))
-        pieces = made if prompt is None else chain([prompt], made)
+
+        def made() -> Iterator[np.ndarray]:
+            codes = stream_codes(model, settings=sampling, seed=config.seed, prompt=prompt, samples=samples)
+            for piece in speed.timed(codes):
+                speed.samples += len(piece)
+                yield piece
+
+        pieces = made() if prompt is None else chain([prompt], made())
         written = write_stream(output, pieces, model.encoding, model.sample_rate)
         print(f"{written:,} samples at {speed}", file=sys.stderr)
     return speed.samples

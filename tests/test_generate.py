@@ -196,6 +196,7 @@ def test_a_stream_is_the_first_clip_and_nothing_else(generate, prompt):
     told, made = error.splitlines()
     assert "aplay -r 1000 -f S16_LE -c 1" in told
     assert made.startswith("700 samples at ")
+    assert not made.startswith("700 samples at 0 ")
     assert not Path("none").exists()
 
 
