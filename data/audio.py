@@ -229,6 +229,7 @@ class AudioClassData(LabelledData):
         self.collate = AudioCollate(None, pad_to)
 
     def make_dataset(self, records: AudioSet, codes: Codes) -> LabelledClips:
+        records.check_samples()
         return LabelledClips(ClipReader(records, keep=self.keep_mib << 20), codes, self.length, self.augment)
 
     def _setup_training(self, splits: Mapping[str, LabelledSet]) -> None:
@@ -236,9 +237,8 @@ class AudioClassData(LabelledData):
             _check_labels(splits["train"])
         super()._setup_training(splits)
 
-    def _encode(self, records: AudioSet) -> Codes:  # type: ignore[override]
+    def _encode(self, records: LabelledSet) -> Codes:
         _check_labels(records)
-        records.check_samples()
         return super()._encode(records)
 
     def facts(self) -> dict[str, Any]:

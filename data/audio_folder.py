@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from ssmbio.data.audio_files import AUDIO_SUFFIXES
 from ssmbio.data.audio_set import AudioSet
+from ssmbio.data.labelled_folders import SPLIT_NAMES, checked_fractions, divided_at_random, split_folders
 from ssmbio.data.nearest import instead_of, shorten
 from ssmbio.data.records import SPLITS
 from ssmbio.data.tables import read_cells
@@ -23,13 +24,6 @@ from ssmbio.errors import UserError
 
 SPLIT_TABLE = "splits.csv"
 COLUMNS = ("path", "label", "split")
-
-SPLIT_NAMES = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
-}
-"""What folders, and the cells of a table, may call a split."""
 
 _SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names}
 
@@ -80,7 +74,7 @@ class AudioFolderSource:
         if split_by not in ("random", "order"):
             raise UserError(f"split_by '{split_by}'", mend="set data.split_by to random or order")
         self.root, self.sample_rate, self.resample = Path(root).expanduser(), sample_rate, resample
-        self.split, self.split_by, self.seed = _fractions(split or {}), split_by, seed
+        self.split, self.split_by, self.seed = checked_fractions(split), split_by, seed
 
     def splits(self) -> dict[str, AudioSet]:
         """Find the files and read the header of each.
@@ -99,12 +93,8 @@ class AudioFolderSource:
     def _entries(self) -> dict[str, list[Entry]]:
         if (self.root / SPLIT_TABLE).is_file():
             return read_split_table(self.root)
-        folders = {
-            split: [self.root / name for name in names if (self.root / name).is_dir()]
-            for split, names in SPLIT_NAMES.items()
-        }
-        if any(folders.values()):
-            return {split: _in_folder(found[0]) for split, found in folders.items() if found}
+        if folders := split_folders(self.root):
+            return {split: _in_folder(folder) for split, folder in folders.items()}
         return self._divided(_in_folder(self.root))
 
     def _read(self, entries: Sequence[Entry]) -> AudioSet:
@@ -117,7 +107,10 @@ class AudioFolderSource:
         )
 
     def _divided(self, entries: list[Entry]) -> dict[str, list[Entry]]:
-        rows = self._in_order(len(entries)) if self.split_by == "order" else self._at_random(entries)
+        if self.split_by == "order":
+            rows = self._in_order(len(entries))
+        else:
+            rows = divided_at_random([entry.label for entry in entries], self.split, self.seed)
         asked = {**self.split, "train": 1 - sum(self.split.values())}
         for split in SPLITS:
             if asked.get(split, 0) > 1e-9 and not len(rows[split]):
@@ -134,19 +127,6 @@ class AudioFolderSource:
         # Rounded first: 1 − 0.06 − 0.06 is a little less than 0.88.
         cuts = [math.floor(round(share * files, 6)) for share in (1 - self.split.get("val", 0) - test, 1 - test)]
         return dict(zip(SPLITS, np.split(np.arange(files), cuts), strict=True))
-
-    def _at_random(self, entries: list[Entry]) -> dict[str, npt.NDArray[np.int64]]:
-        """Each label is cut alike: its first files, in a random order, are test, the next val."""
-        labels = np.array([entry.label or "" for entry in entries])
-        order = np.random.default_rng(self.seed).permutation(len(entries))
-        parts: dict[str, list[npt.NDArray[np.int64]]] = {split: [] for split in SPLITS}
-        for label in np.unique(labels):
-            own = order[labels[order] == label]
-            test = round(self.split.get("test", 0) * len(own))
-            val = min(round(self.split.get("val", 0) * len(own)), len(own) - test)
-            for split, part in zip(("test", "val", "train"), np.split(own, [test, test + val]), strict=True):
-                parts[split].append(part)
-        return {split: np.sort(np.concatenate(pieces)) for split, pieces in parts.items()}
 
 
 def audio_files(folder: Path) -> list[Path]:
@@ -218,16 +198,3 @@ def _natural(path: Path) -> Any:
     """A key that has runs of digits by their value: 2 before 10."""
     parts = (re.split(r"(\d+)", part) for part in path.parts)
     return [[int(text) if i % 2 else text for i, text in enumerate(part)] for part in parts], path.parts
-
-
-def _fractions(split: Mapping[str, float]) -> dict[str, float]:
-    """Those for val and test that are there, checked."""
-    given = {name: value for name, value in split.items() if value is not None}
-    for name, value in given.items():
-        if name not in ("val", "test"):
-            raise UserError(f"split '{name}'", mend=instead_of(name, ("val", "test")))
-        if not isinstance(value, (int, float)) or not 0 <= value <= 1:
-            raise UserError(f"split.{name} {value}", mend=f"set data.split.{name} to a fraction from 0 to 1")
-    if sum(given.values()) > 1 + 1e-9:
-        raise UserError("the fractions of data.split add up to more than 1", mend="leave something for train")
-    return given

@@ -13,17 +13,11 @@ import numpy.typing as npt
 
 from ssmbio.data.cifar import read_cifar10
 from ssmbio.data.images import CHANNELS, ImageFormat, ImageSet, image_files, read_images
+from ssmbio.data.labelled_folders import checked_fractions, divided_at_random, split_folders
 from ssmbio.data.nearest import instead_of
 from ssmbio.data.records import SPLITS, PackedLabels
 from ssmbio.data.text_files import file_faults
 from ssmbio.errors import UserError
-
-# Names that folders of a split go by.
-_FOLDERS = {
-    "train": ("train", "training"),
-    "val": ("val", "valid", "validation", "dev"),
-    "test": ("test", "testing"),
-}
 
 
 class MnistSource:
@@ -137,26 +131,15 @@ class ImageFolderSource:
         seed: int = 0,
     ) -> None:
         self.root, self.format, self.seed = Path(root).expanduser(), ImageFormat.from_settings(mode, size), seed
-        self.split = {name: value for name, value in (split or {}).items() if value is not None}
-        for name, value in self.split.items():
-            if name not in ("val", "test"):
-                raise UserError(f"split '{name}'", mend=instead_of(name, ("val", "test")))
-            if not isinstance(value, (int, float)) or not 0 <= value <= 1:
-                raise UserError(f"split.{name} {value}", mend=f"set data.split.{name} to a fraction from 0 to 1")
-        if sum(self.split.values()) > 1:
-            raise UserError("the fractions of data.split add up to more than 1", mend="leave something for train")
+        self.split = checked_fractions(split)
 
     def splits(self) -> dict[str, ImageSet]:
         """Read all images."""
         if not self.root.is_dir():
             what = "this is a file" if self.root.exists() else "there is no such folder"
             raise UserError(what, where=self.root, mend="set data.root to a folder of images")
-        given = {
-            split: [self.root / name for name in names if (self.root / name).is_dir()]
-            for split, names in _FOLDERS.items()
-        }
-        if any(given.values()):
-            return {split: self._read(folders[0]) for split, folders in given.items() if folders}
+        if given := split_folders(self.root):
+            return {split: self._read(folder) for split, folder in given.items()}
         return self._divided(self._read(self.root))
 
     def _read(self, folder: Path) -> ImageSet:
@@ -172,15 +155,5 @@ class ImageFolderSource:
         return ImageSet(read_images(files, self.format), labels, names, self.root)
 
     def _divided(self, images: ImageSet) -> dict[str, ImageSet]:
-        """Each class is cut alike: its first images, in a random order, are test, the next val."""
-        labels = np.array(images.labels())
-        order = np.random.default_rng(self.seed).permutation(len(images))
-        parts: dict[str, list[np.ndarray]] = {split: [] for split in SPLITS}
-        for label in np.unique(labels):
-            own = order[labels[order] == label]
-            test = round(self.split.get("test", 0) * len(own))
-            val = min(round(self.split.get("val", 0) * len(own)), len(own) - test)
-            for split, part in zip(("test", "val", "train"), np.split(own, [test, test + val]), strict=True):
-                parts[split].append(part)
-        rows = {split: np.sort(np.concatenate(pieces)) for split, pieces in parts.items()}
+        rows = divided_at_random(images.labels(), self.split, self.seed)
         return {split: images.subset(row) for split, row in rows.items() if len(row)}

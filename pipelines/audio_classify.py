@@ -34,6 +34,7 @@ class AudioClassify(Classify):
     """
 
     task_name = "audio_classify"
+    reads = "audio"
     placed: ClassVar[bool] = False
 
     def __init__(

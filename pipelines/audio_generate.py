@@ -42,6 +42,7 @@ class AudioGenerate(Pipeline):
 
     task_name = "audio_generate"
     loss_unit = "bits a sample"
+    reads = "audio"
     static_forward = True
     measures = ("val/loss", "val/accuracy")
 
@@ -179,7 +180,7 @@ class AudioGenerate(Pipeline):
         """The code and the state before each row: carried ones, or those of a start where a row is fresh."""
         start = torch.full_like(codes[:, 0], self.encoding.zero)
         # All rows begin anew with an epoch: the last batch of the one before may have ended within a pool.
-        if self._carried is None or len(self._carried[0]) != len(codes) or bool(fresh.all()):
+        if self._carried is None or bool(fresh.all()):
             return start, None
         last, state = self._carried
 

@@ -37,6 +37,8 @@ class Pipeline(LightningModule):
 
     task_name = ""
     loss_unit = "nats"
+    reads = "sequences"
+    """The kind of data it takes: sequences, images or audio."""
     static_forward = False
     """Whether `forward` does the same for all batches of a shape, so that a CUDA graph can stand for it."""
     measures: tuple[str, ...] = ()

@@ -32,6 +32,7 @@ class PixelClassify(Classify):
     """
 
     task_name = "pixel_classify"
+    reads = "images"
     static_forward = True
     placed: ClassVar[bool] = False
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor
 
 from ssmbio.build import rebuild_pipeline
+from ssmbio.data.sampler import check_state
 from ssmbio.errors import UserError
+from ssmbio.kinds import inputs_of
 from ssmbio.pipelines import AudioClassify, Classify, DnaClassify, PixelClassify, SequenceClassify
 from ssmbio.pipelines.base import CHECKPOINT_KEY, Pipeline
 
@@ -96,13 +99,35 @@ def initialize_from(pipeline: Pipeline, path: str | Path) -> None:
     """Fine-tuning: copy everything but the head from a checkpoint into a new pipeline.
 
     Raises:
-        UserError: another tokenizer, or a backbone of another shape.
+        UserError: another kind of inputs, another tokenizer, or a backbone of another shape.
     """
     checkpoint = read_checkpoint(path)
     recipe = checkpoint[CHECKPOINT_KEY]
-    # Images have none; whether their channels fit, the weights show.
+    theirs, ours = inputs_of(recipe["facts"]), inputs_of(pipeline.facts)
+    if theirs != ours:
+        raise UserError(
+            f"its model reads {theirs}, but this one {ours}",
+            where=path,
+            mend=f"give a checkpoint of task={pipeline.task_name}",
+        )
+    # Images and audio have none; whether their channels fit, the weights show.
     if recipe["facts"].get("tokenizer") != pipeline.facts.get("tokenizer"):
         raise UserError("its tokenizer differs from this run's", where=path, mend="choose the same data/tokenizer")
     check_weights(pipeline, checkpoint["state_dict"], path, skip="head.")
     body = {name: value for name, value in checkpoint["state_dict"].items() if not name.startswith("head.")}
     pipeline.load_state_dict(body, strict=False)
+
+
+def check_resume(pipeline: Pipeline, path: str | Path, settings: Mapping[str, int | bool]) -> None:
+    """Whether training can go on from a checkpoint.
+
+    Args:
+        settings: of the sampler, see `EpochSampler.settings`.
+
+    Raises:
+        UserError: weights of another model, or taken within an epoch that could not go on under these settings.
+    """
+    saved = read_checkpoint(path, pipeline.task_name)
+    check_weights(pipeline, saved["state_dict"], path)
+    for state in saved["loops"]["fit_loop"]["state_dict"].get("combined_loader", []):
+        check_state(state, settings)

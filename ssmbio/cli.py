@@ -112,21 +112,6 @@ def require_values(config: DictConfig) -> None:
         raise UserError(f"{key} is not set", mend=f"add {key}=… to the command")
 
 
-def kind_of_data(data: DictConfig) -> str:
-    """What a configuration of data gives: sequences, images or audio."""
-    if "tokenizer" in data:
-        return "sequences"
-    return "audio" if "sample_rate" in data else "images"
-
-
-DATA_OF_KIND = {
-    "sequences": "data=table",
-    "images": "data=image_folder data.root=<folder>",
-    "audio": "data=audio_folder data.root=<folder>",
-}
-"""An example of a choice of data, for messages."""
-
-
 def listed(value: Any) -> tuple[str, ...]:
     """A setting that may be one name or several."""
     return (value,) if isinstance(value, str) else tuple(value or ())

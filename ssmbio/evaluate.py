@@ -21,6 +21,7 @@ from ssmbio.data.pixels import ImageFacts
 from ssmbio.data.tokenizers import tokenizer_from_spec
 from ssmbio.errors import UserError
 from ssmbio.evaluation import run_test
+from ssmbio.kinds import EXAMPLES, kind_of_data, kind_of_facts
 from ssmbio.pipelines import AudioGenerate, Classify, Pipeline
 from ssmbio.training.progress import ProgressBar
 from ssmbio.training.results import print_metrics, write_metrics
@@ -61,11 +62,11 @@ def test_data(config: DictConfig, pipeline: Pipeline, trusted: tuple[str, ...]) 
     data = OmegaConf.create(pipeline.recipe["config"]).data if own else config.data
     if "tokenizer" in facts:
         given["tokenizer"] = tokenizer_from_spec(facts["tokenizer"])
-    kind, taken = cli.kind_of_data(data), kind_of_facts(facts)
+    kind, taken = kind_of_data(data), kind_of_facts(facts)
     if kind != taken:
         raise UserError(
             f"data={HydraConfig.get().runtime.choices.get('data')} are {kind}, but the checkpoint takes {taken}",
-            mend=f"choose other data, as {cli.DATA_OF_KIND[taken]}",
+            mend=f"choose other data, as {EXAMPLES[taken]}",
         )
     with open_dict(data):
         keep_only_test(data, facts, set() if own else keys_of_the_user(), own)
@@ -80,10 +81,6 @@ def test_data(config: DictConfig, pipeline: Pipeline, trusted: tuple[str, ...]) 
         raise UserError("this data has no test set", mend="choose other data, as in data=table data.test=<file>")
     datamodule.check_test(facts)
     return datamodule
-
-
-def kind_of_facts(facts: dict[str, Any]) -> str:
-    return "audio" if "audio" in facts else "images" if "image" in facts else "sequences"
 
 
 def keep_only_test(data: DictConfig, facts: dict[str, Any], chosen: set[str], own: bool) -> None:

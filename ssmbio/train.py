@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class, instantiate
@@ -14,12 +14,11 @@ from omegaconf import DictConfig
 
 from ssmbio import cli
 from ssmbio.build import build_pipeline
-from ssmbio.checkpoints import check_weights, initialize_from, read_checkpoint
-from ssmbio.data.sampler import check_state
+from ssmbio.checkpoints import check_resume, initialize_from
 from ssmbio.errors import UserError
 from ssmbio.evaluation import run_test
-from ssmbio.pipelines import AudioClassify, AudioGenerate, Pipeline, PixelClassify
-from ssmbio.pipelines.base import CHECKPOINT_KEY
+from ssmbio.kinds import EXAMPLES, kind_of_data
+from ssmbio.pipelines import Pipeline
 from ssmbio.run_folder import claim_run_dir, resume_path, resumed_config, save_config, with_saved_overrides
 from ssmbio.training.pictures import learning_curves
 from ssmbio.training.results import count_parameters, print_metrics, write_metrics
@@ -45,7 +44,6 @@ def train(config: DictConfig) -> float | None:
     pipeline = build_pipeline(config, datamodule.facts())
     pipeline.seed = config.seed
     if resume is None and config.init_from:
-        check_inputs(pipeline, config.init_from)
         initialize_from(pipeline, config.init_from)
     trainer = prepare(config, pipeline, datamodule, throughput, resume)
 
@@ -63,37 +61,14 @@ def check_data(config: DictConfig) -> None:
 
     (The pipelines themselves tell images from sequences.)
     """
-    task = get_class(config.task._target_)
-    audio = issubclass(task, (AudioClassify, AudioGenerate))
-    needed = "audio" if audio else "images" if issubclass(task, PixelClassify) else "sequences"
-    kind = cli.kind_of_data(config.data)
+    task = cast(type[Pipeline], get_class(config.task._target_))
+    kind, needed = kind_of_data(config.data), task.reads
     if kind != needed and "audio" in (kind, needed):
         raise UserError(
             f"data={HydraConfig.get().runtime.choices.get('data')} are {kind}, "
             f"but task={config.task_name} reads {needed}",
-            mend=f"choose other data, as {cli.DATA_OF_KIND[needed]}, or another task",
+            mend=f"choose other data, as {EXAMPLES[needed]}, or another task",
         )
-
-
-def check_inputs(pipeline: Pipeline, path: str) -> None:
-    """Raises UserError for a checkpoint to start from whose embedding reads something else, where one of both is audio.
-
-    (`initialize_from` tells the others apart.)
-    """
-    theirs, ours = inputs_of(read_checkpoint(path)[CHECKPOINT_KEY]["facts"]), inputs_of(pipeline.facts)
-    if theirs != ours and "audio" in theirs + ours:
-        raise UserError(
-            f"its model reads {theirs}, but this one {ours}",
-            where=path,
-            mend=f"give a checkpoint of task={pipeline.task_name}",
-        )
-
-
-def inputs_of(facts: dict[str, Any]) -> str:
-    """What a model with these facts reads, in words."""
-    if "audio" in facts:
-        return "codes of audio" if "encoding" in facts["audio"] else "samples of audio"
-    return "images" if "image" in facts else "sequences"
 
 
 def prepare(
@@ -113,17 +88,8 @@ def prepare(
     with cli.faults_of("trainer"):
         trainer = build_trainer(config, [*callbacks, throughput], loggers)
     if resume is not None:
-        check_resume(config, pipeline, resume, {**loader.sampler.settings(), "devices": trainer.world_size})
+        check_resume(pipeline, resume, {**loader.sampler.settings(), "devices": trainer.world_size})
     return trainer
-
-
-def check_resume(config: DictConfig, pipeline: Pipeline, resume: Path, settings: dict[str, int | bool]) -> None:
-    """Raises UserError for a checkpoint whose weights are of another model, or that was taken within an epoch which
-    could not go on under these settings of the sampler."""
-    saved = read_checkpoint(resume, config.task_name)
-    check_weights(pipeline, saved["state_dict"], resume)
-    for state in saved["loops"]["fit_loop"]["state_dict"].get("combined_loader", []):
-        check_state(state, settings)
 
 
 def finish(

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import importlib
-import io
 import json
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,11 +12,10 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hydra.core.global_hydra import GlobalHydra
+from audio_commands import RATE, expect_one_line, inside, run, write
 
 from ssmbio.checkpoints import load_pipeline
 
-RATE = 8000
 LENGTH = 400
 DATA = ("data=audio_folder", "data.root=clips")
 AUDIO = ("task=audio_classify", *DATA, f"data.sample_rate={RATE}", f"data.length={LENGTH}", "data.batch_size=4")
@@ -28,37 +23,6 @@ SMALL = ("model.n_layers=1", "model.d_model=8")
 STACK = ("trainer.max_epochs=4", "optimizer.lr=0.02")
 BOTH_WAYS = tuple(f"model.mixers.{stage}.bidirectional=true" for stage in ("outer", "middle", "centre"))
 SASHIMI = ("model=sashimi_small", *BOTH_WAYS, "trainer.max_epochs=6", "optimizer.lr=0.005")
-
-
-def run(name: str, *arguments: str) -> tuple[int, str]:
-    """An entry point as `python -m` runs it, here: its exit code, and its output or its error."""
-    quiet = {
-        "train": ("callbacks.progress.enabled=false", "trainer.accelerator=cpu"),
-        "predict": ("device=cpu",),
-        "generate": ("device=cpu",),
-        "evaluate": ("trainer.accelerator=cpu",),
-    }
-    GlobalHydra.instance().clear()
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(sys, "argv", [name, *arguments, *quiet[name]])
-        try:
-            importlib.import_module(f"ssmbio.{name}").main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-    return code, err.getvalue() if code else out.getvalue()
-
-
-def expect_one_line(result: tuple[int, str], *words: str) -> None:
-    """An error of one line, that holds these words and leaves nothing behind in `out`."""
-    code, error = result
-    assert code == 1, error
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1, error
-    for word in words:
-        assert word in error
-    assert not Path("out").exists()
-    assert not Path("out.tsv").exists()
 
 
 def sound(label: str, seed: int, samples: int, rate: int = RATE) -> np.ndarray:
@@ -71,25 +35,12 @@ def sound(label: str, seed: int, samples: int, rate: int = RATE) -> np.ndarray:
     return wave.astype(np.float32)
 
 
-def write(path: str, waveform: np.ndarray, rate: int = RATE, subtype: str | None = "PCM_16") -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, waveform, rate, subtype=subtype)
-
-
 def write_clips(root: str) -> None:
     """Shorter than `LENGTH`, as long, and longer."""
     for split, count in (("train", 24), ("val", 6), ("test", 7)):
         for i in range(count):
             label = "tone" if i % 2 else "hiss"
             write(f"{root}/{split}/{label}/{i}.wav", sound(label, i + 1000 * count, LENGTH + 40 * (i % 3 - 1)))
-
-
-@contextlib.contextmanager
-def inside(folder: Path) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("SSMBIO_CACHE", str(folder / "cache"))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
-import importlib
-import io
 import json
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,14 +13,13 @@ import pytest
 import soundfile
 import torch
 import torchaudio
-from hydra.core.global_hydra import GlobalHydra
+from audio_commands import RATE, expect_one_line, inside, run, write
 
 from ssmbio.checkpoints import load_pipeline, read_checkpoint
 from ssmbio.data.audio_codes import Encoding
 from ssmbio.markov import MarkovBaseline
 from ssmbio.pipelines import AudioGenerate
 
-RATE = 8000
 LENGTH = 128
 DATA = ("data=audio_folder", "data.root=clips")
 AUDIO = ("task=audio_generate", *DATA, f"data.sample_rate={RATE}", f"data.length={LENGTH}", "data.batch_size=4")
@@ -34,47 +29,10 @@ SASHIMI = ("model=sashimi_small", "model.n_layers=1", "model.d_model=8")
 TINY = (*AUDIO, *CLIPS, *STACK, "trainer.max_epochs=1", "optimizer.lr=0.01")
 
 
-def run(name: str, *arguments: str) -> tuple[int, str]:
-    """An entry point as `python -m` runs it, here: its exit code, and its output or its error."""
-    quiet = {
-        "train": ("callbacks.progress.enabled=false", "trainer.accelerator=cpu"),
-        "predict": ("device=cpu",),
-        "generate": ("device=cpu",),
-        "evaluate": ("device=cpu",) if "task=audio_quality" in arguments else ("trainer.accelerator=cpu",),
-    }
-    GlobalHydra.instance().clear()
-    out, err, code = io.StringIO(), io.StringIO(), 0
-    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        patch.setattr(sys, "argv", [name, *arguments, *quiet.get(name, ())])
-        try:
-            importlib.import_module(f"ssmbio.{name}").main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-    return code, err.getvalue() if code else out.getvalue()
-
-
-def expect_one_line(result: tuple[int, str], *words: str) -> None:
-    """An error of one line, that holds these words and leaves nothing behind in `out`."""
-    code, error = result
-    assert code == 1, error
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1, error
-    for word in words:
-        assert word in error
-    assert not Path("out").exists()
-    assert not Path("out.tsv").exists()
-
-
 def sound(seed: int, samples: int, rate: int = RATE) -> np.ndarray:
     rng = np.random.default_rng(seed)
     tone = 0.5 * np.sin(2 * np.pi * rng.uniform(100, 400) * np.arange(samples) / rate)
     return (tone + 0.02 * rng.standard_normal(samples)).astype(np.float32)
-
-
-def write(path: str, waveform: np.ndarray, rate: int = RATE, subtype: str | None = "PCM_16") -> Path:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, waveform, rate, subtype=subtype)
-    return Path(path)
 
 
 def write_clips(root: str, rate: int = RATE) -> None:
@@ -86,14 +44,6 @@ def write_clips(root: str, rate: int = RATE) -> None:
     write(f"{root}/test/5.flac", sound(5, 300 * rate // RATE, rate), rate)
     stereo = np.stack([sound(6, 350 * rate // RATE, rate), sound(7, 350 * rate // RATE, rate)], 1)
     write(f"{root}/test/6.wav", stereo, rate)
-
-
-@contextlib.contextmanager
-def inside(folder: Path) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("SSMBIO_CACHE", str(folder / "cache"))
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -100,14 +100,6 @@ class UNet(nn.Module):
     def causal(self) -> bool:
         return all(mixer.causal for name in self.stages for mixer in self.stage(name).mixers)
 
-    def places(self, phase: int) -> list[int]:
-        """For each pool, how many positions it has gathered at this phase."""
-        places = []
-        for pool in self.pool:
-            places.append(phase % pool)
-            phase //= pool
-        return places
-
     def forward(
         self, x: Tensor, states: UNetState | None = None, cu_seqlens: Tensor | None = None
     ) -> tuple[Tensor, UNetState | None]:

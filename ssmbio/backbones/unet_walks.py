@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -56,6 +57,15 @@ def _unflatten(children: Any, phase: int) -> UNetState:
 pytree.register_pytree_node(UNetState, _flatten, _unflatten)
 
 
+def places(pool: Sequence[int], phase: int) -> list[int]:
+    """For each pool, how many positions it has gathered at this phase."""
+    gathered = []
+    for size in pool:
+        gathered.append(phase % size)
+        phase //= size
+    return gathered
+
+
 class Walk(Protocol):
     def stage(self, name: str, level: int, x: Tensor, after: After | None = None) -> Tensor:
         """x through a stage."""
@@ -105,7 +115,7 @@ class Pieces:
 
     def __init__(self, net: UNet, states: UNetState, length: int) -> None:
         self._net = net
-        self._q = net.places(states.phase)
+        self._q = places(net.pool, states.phase)
         self.states = states.advanced(length, net.period)
 
     def stage(self, name: str, level: int, x: Tensor, after: After | None = None) -> Tensor:
@@ -130,7 +140,7 @@ class SingleStep:
 
     def __init__(self, net: UNet, states: UNetState) -> None:
         self._net = net
-        self._q = net.places(states.phase)
+        self._q = places(net.pool, states.phase)
         self.states = states.advanced(1, net.period)
 
     def stage(self, name: str, level: int, x: Tensor, after: After | None = None) -> Tensor:

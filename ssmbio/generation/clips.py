@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -125,11 +125,6 @@ def stream_codes(
             yield codes[0]
 
     return pieces()
-
-
-def best(clips: Iterable[Clip], keep: int | None = None) -> list[Clip]:
-    """The likeliest first, of equal ones the lower number; at most `keep` of them."""
-    return sorted(clips, key=lambda clip: (clip.nll_bits, clip.number))[:keep]
 
 
 def _rounds(

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from ssmbio.backbones import Stack, UNet
-from ssmbio.backbones.unet_walks import UNetState
+from ssmbio.backbones.unet_walks import UNetState, places
 from ssmbio.generation.fused_block import linear_step
 from ssmbio.generation.fused_stage import Blocks, StageStep, stage_step
 from ssmbio.generation.lanes import Lanes
@@ -89,12 +89,12 @@ class FusedNet:
 
     def place(self, state: FusedState) -> Tensor:
         """(B, D), where the next position's input goes; it is part of the buffer ("rows", 0)."""
-        return state.rows[0][:, self._places(state.phase)[0]]
+        return state.rows[0][:, places(self.pool, state.phase)[0]]
 
     def step(self, state: FusedState, lanes: Lanes) -> tuple[Tensor, FusedState]:
         """y (B, D) of the position whose input is in its place, before the last norm; and the state after it."""
         made: dict[int, Tensor] = {}
-        self._from_level(0, self._places(state.phase), state, made, lanes)
+        self._from_level(0, places(self.pool, state.phase), state, made, lanes)
         return made[0], replace(state, phase=(state.phase + 1) % self._period)
 
     def _from_level(
@@ -158,13 +158,6 @@ class FusedNet:
     def _rows(self, batch: int) -> list[Tensor]:
         like = next(self._net.parameters())
         return [like.new_zeros(batch, pool, width) for pool, width in zip(self.pool, self._widths, strict=True)]
-
-    def _places(self, phase: int) -> list[int]:
-        places = []
-        for pool in self.pool:
-            places.append(phase % pool)
-            phase //= pool
-        return places
 
 
 def _kept(kept: list[Tensor], x: Tensor) -> Tensor:

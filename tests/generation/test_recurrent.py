@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from ssmbio.backbones import Stack, UNet
 from ssmbio.errors import UserError
-from ssmbio.generation import Clip, SamplingSettings, best, generate_clips, packed, recurrent, stream_codes
+from ssmbio.generation import Clip, SamplingSettings, generate_clips, packed, recurrent, stream_codes
 from ssmbio.generation.clips import _ROUND
 from ssmbio.generation.recurrent import Decoder, Prefix, prepared
 from ssmbio.generation.sampling import ClipStreams
@@ -379,9 +379,3 @@ def test_what_cannot_be_compiled_runs_plainly_and_says_why(
 def test_bad_requests_are_refused_at_once(setting: dict, message: str) -> None:
     with pytest.raises(UserError, match=f"^{message}"):
         generate_clips(make("s4d"), **{"n": 1, "samples": 40, **setting})
-
-
-def test_the_likeliest_come_first() -> None:
-    clips = [Clip(number, np.zeros(1, np.uint8), bits, 0, 0) for number, bits in enumerate([2.0, 1.0, 3.0, 1.0])]
-    assert [clip.number for clip in best(clips)] == [1, 3, 0, 2]
-    assert [clip.number for clip in best(clips, keep=2)] == [1, 3]
