@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 
-from ssmbio.data.audio_clips import AudioCollate, AudioPieces, ClipAugmentation, ClipReader, LabelledClips
+from ssmbio.data.audio_augment import ClipAugmentation
+from ssmbio.data.audio_clips import AudioCollate, AudioPieces, AugmentedPieces, ClipReader, LabelledClips
 from ssmbio.data.audio_codes import Encoding
 from ssmbio.data.audio_set import AudioSet
 from ssmbio.data.audio_streams import CarriedPieces, LaneSampler
@@ -43,7 +44,8 @@ class AudioData(SplitLoaders):
         keep_mib: MiB of the codes of clips no longer than `length` that are kept in memory, for each split.
         num_workers: processes that read; 0 reads in this one.
         pin_memory: None pins where there is a GPU.
-        seed: of the validation split, the order and the crops.
+        gain: dB; training crops are louder or quieter by a number drawn evenly from [-gain, gain], cut off at ±1.
+        seed: of the validation split, the order, the crops and their gain.
 
     Attributes, after `setup`:
         train, val, test: each an `AudioPieces`, or None.
@@ -59,6 +61,7 @@ class AudioData(SplitLoaders):
         encoding: str = "mu_law",
         bits: int = 8,
         rescale: bool = False,
+        gain: float = 0.0,
         carry: bool = False,
         val_fraction: float = 0.1,
         pad_to: int = 16,
@@ -86,6 +89,10 @@ class AudioData(SplitLoaders):
             raise UserError(
                 f"length {length} with carry=true", mend=f"set data.length to a multiple of data.pad_to = {pad_to}"
             )
+        self.augment = ClipAugmentation(gain=gain, seed=seed)  # raises for what it cannot do
+        if gain and (carry or rescale):
+            why = "carry=true, where pieces go on as the last ended" if carry else "rescale=true, which undoes it"
+            raise UserError(f"gain {gain:g} with {why}", mend="set data.gain=0")
         self.source = source
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
         self.length, self.carry, self.val_fraction, self.keep_mib = length, carry, val_fraction, keep_mib
@@ -135,6 +142,9 @@ class AudioData(SplitLoaders):
         """`rescaling`: whether that is the user's to choose; the codes of a checkpoint are as they are."""
         mend = "set data.rescale=true, or scale it to ±1" if rescaling else "scale it to ±1"
         splits[split].check_samples(beyond_one=self.encoding.rescale, mend=mend)
+        if split == "train" and self.augment.gain:
+            reader = ClipReader(splits[split], None, self.keep_mib << 20)
+            return AugmentedPieces(reader, self.length, self.seed, self.augment, self.encoding)
         kind = CarriedPieces if self.carry else AudioPieces
         reader = ClipReader(splits[split], self.encoding, self.keep_mib << 20)
         return kind(reader, self.length, self.seed)

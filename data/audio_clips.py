@@ -3,29 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypedDict
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, get_worker_info
 
+from ssmbio.data.audio_augment import ClipAugmentation, Values
 from ssmbio.data.audio_codes import Encoding
 from ssmbio.data.audio_set import AudioSet, Waveform
 from ssmbio.data.augment import stream
-from ssmbio.data.labelled import check_settings
 from ssmbio.data.labels import Codes
 from ssmbio.data.records import checked_index
-
-Values = npt.NDArray[Any]
-"""(n,) float32 samples, or (n,) uint8 codes."""
 
 BLOCK = 1 << 20
 """Samples that are read at a time when a whole clip is looked through."""
 
-_QUIETEST_NOISE = 40  # decibels below the clip
 _CROP = 2  # the use of a crop's random numbers, see `augment.stream`
 
 
@@ -174,6 +169,28 @@ class AudioPieces(Dataset[AudioExample]):
         return AudioExample(self.reader(index, start, frames), index, start)
 
 
+class AugmentedPieces(AudioPieces):
+    """`AudioPieces` that are read as samples, changed in training, and then encoded.
+
+    Args:
+        reader: of the clips, as samples.
+        length, seed: as in `AudioPieces`.
+        augment: what is done to a piece in training, once more by (seed, epoch, number) alone.
+        encoding: of the codes; it does not rescale.
+    """
+
+    def __init__(
+        self, reader: ClipReader, length: int, seed: int, augment: ClipAugmentation, encoding: Encoding
+    ) -> None:
+        super().__init__(reader, length, seed)
+        self.augment, self.encoding = augment, encoding
+
+    def __getitem__(self, item: int | tuple[int, int]) -> AudioExample:
+        example = super().__getitem__(item)
+        values = self.augment(example.values, *item) if isinstance(item, tuple) else example.values
+        return replace(example, values=self.encoding.encode(values))
+
+
 def crop(frames: int, length: int, seed: int, epoch: int, number: int) -> tuple[int, int]:
     """(start, samples) of a crop of a clip of `frames`, every start as likely as any other."""
     spare = max(0, frames - length)
@@ -220,63 +237,6 @@ class LabelledClips(Dataset[AudioExample]):
             start, frames = middle(int(self.records.frames[index]), self.length)
             samples = self.reader(index, start, frames)
         return AudioExample(samples, index, start, self.labels[index])
-
-
-@dataclass(frozen=True)
-class ClipAugmentation:
-    """Changes to the samples of a training clip, drawn by (seed, epoch, index) alone; they keep its length.
-
-    Args:
-        shift: samples that a clip may move along itself, a whole number drawn from [-shift, shift]; what falls off one
-            end is lost, and zeros come in at the other.
-        gain: dB; loudness changes by a number drawn evenly from [-gain, gain]. Samples may pass ±1.
-        noise: dB; white noise is added at a signal-to-noise ratio drawn evenly from [noise, 40], both as mean squares
-            over the clip. A clip of zeros gets none. None adds none.
-        seed: of the draws.
-    """
-
-    shift: int = 0
-    gain: float = 0.0
-    noise: float | None = None
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        check_settings(
-            ("shift", self.shift, type(self.shift) is int and self.shift >= 0, "a whole number of samples, 0 or more"),
-            ("gain", self.gain, _is_number(self.gain) and 0 <= self.gain <= 60, "decibels, 0 to 60"),
-            (
-                "noise",
-                self.noise,
-                self.noise is None or (_is_number(self.noise) and -20 <= self.noise <= _QUIETEST_NOISE),
-                f"a signal-to-noise ratio in decibels, -20 to {_QUIETEST_NOISE}, or to null",
-            ),
-        )
-
-    def __call__(self, samples: Values, epoch: int, index: int) -> Values:
-        """(n,) float32 as training sees them in this epoch."""
-        if not (self.shift or self.gain or self.noise is not None):
-            return samples
-        rng = stream(self.seed, epoch, index)
-        if self.shift:
-            samples = _shifted(samples, int(rng.integers(-self.shift, self.shift + 1)))
-        if self.gain:
-            samples = samples * np.float32(10 ** (rng.uniform(-self.gain, self.gain) / 20))
-        if self.noise is not None:
-            ratio = 10 ** (rng.uniform(self.noise, _QUIETEST_NOISE) / 10)
-            deviation = np.sqrt(np.mean(np.square(samples, dtype=np.float64)) / ratio)
-            samples = samples + np.float32(deviation) * rng.standard_normal(len(samples), np.float32)
-        return samples
-
-
-def _shifted(samples: Values, by: int) -> Values:
-    moved = np.zeros_like(samples)
-    kept = max(0, len(samples) - abs(by))
-    moved[max(0, by) :][:kept] = samples[max(0, -by) :][:kept]
-    return moved
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 class AudioCollate:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 
 from ssmbio.audio_quality.measures import Array
-from ssmbio.data.audio_clips import AudioCollate, ClipAugmentation, ClipReader, LabelledClips
+from ssmbio.data.audio_augment import ClipAugmentation
+from ssmbio.data.audio_clips import AudioCollate, ClipReader, LabelledClips
 from ssmbio.data.audio_set import AudioSet
 from ssmbio.errors import UserError
 from ssmbio.pipelines import AudioClassify

@@ -10,7 +10,14 @@ import pytest
 import soundfile
 import torch
 
-from ssmbio.data.audio_clips import AudioCollate, AudioExample, AudioPieces, ClipAugmentation, ClipReader, LabelledClips
+from ssmbio.data.audio_augment import ClipAugmentation
+from ssmbio.data.audio_clips import (
+    AudioCollate,
+    AudioExample,
+    AudioPieces,
+    ClipReader,
+    LabelledClips,
+)
 from ssmbio.data.audio_codes import Encoding
 from ssmbio.data.audio_folder import AudioFolderSource
 from ssmbio.data.audio_set import AudioSet

@@ -17,7 +17,8 @@ import torch
 from hydra.utils import instantiate
 
 from ssmbio.data.audio import AudioClassData, AudioData
-from ssmbio.data.audio_clips import AudioBatch
+from ssmbio.data.audio_augment import ClipAugmentation
+from ssmbio.data.audio_clips import AudioBatch, ClipReader
 from ssmbio.data.audio_codes import Encoding
 from ssmbio.data.audio_folder import AudioFolderSource
 from ssmbio.data.sampler import TrainingLoader
@@ -109,6 +110,31 @@ def test_training_repeats_with_the_seed_and_not_with_the_epoch(root: Path) -> No
     assert epochs[0] != epochs[1] != epochs[2]
     assert epoch_of(again, 2) == epochs[2]  # no matter what was read before
     assert epoch_of(other, 0) != epochs[0]
+
+
+def test_gain_changes_the_loudness_of_training_crops_alone(root: Path) -> None:
+    """Code by code they are those of the samples, louder or quieter by one factor a crop and epoch, cut off at ±1."""
+    made, plain_made = data(root, gain=6.0, length=64), data(root, length=64)
+    assert len(made.train) == len(plain_made.train)
+    factors = set()
+    for epoch, piece in ((0, 0), (0, 1), (1, 0)):
+        louder, asked = made.train[epoch, piece], plain_made.train[epoch, piece]
+        assert (louder.index, louder.start, len(louder.values)) == (asked.index, asked.start, len(asked.values))
+        samples = ClipReader(made.train.records)(louder.index, louder.start, len(louder.values))
+        factor = made.augment(np.ones(1, np.float32), epoch, piece)[0]
+        np.testing.assert_array_equal(louder.values, made.encoding.encode(samples * factor))
+        assert 10 ** (-6 / 20) <= factor <= 10 ** (6 / 20)
+        factors.add(float(factor))
+    assert len(factors) == 3
+    np.testing.assert_array_equal(made.train[1, 0].values, made.train[1, 0].values)
+    np.testing.assert_array_equal(made.train[0].values, plain_made.train[0].values)  # as evaluation asks
+    np.testing.assert_array_equal(made.val[0].values, plain_made.val[0].values)
+
+
+@pytest.mark.parametrize("other", ["carry", "rescale"])
+def test_gain_goes_with_nothing_it_would_spoil(root: Path, other: str) -> None:
+    with pytest.raises(UserError, match=rf"gain 3 with {other}=true, .*; set data\.gain=0"):
+        data(root, gain=3.0, length=64, **{other: True})
 
 
 @pytest.mark.parametrize("make", [data, labelled])
@@ -237,6 +263,7 @@ def test_a_test_set_of_another_kind_is_refused(root: Path) -> None:
         {"bits": 9},
         {"encoding": "mulaw"},
         {"rescale": "yes"},
+        {"gain": -1},
         {"carry": "yes"},
     ],
 )
@@ -397,7 +424,7 @@ def test_every_setting_of_the_configuration_reaches_the_datamodule(root: Path, c
         "audio_labels": {"group_lengths": True, "shuffle_labels": True, "problem": "multiclass"},
     }[choice]
     made_of = {
-        "audio": {"encoding": "linear", "bits": 5, "rescale": True},
+        "audio": {"encoding": "linear", "bits": 5, "rescale": True, "gain": 0},
         "audio_labels": {"shift": 9, "gain": 2.5, "noise": 12.0, "class_weights": True},
     }[choice]
     given = {**settings, **own, **made_of, "pad_to": 8}
@@ -413,6 +440,8 @@ def test_every_setting_of_the_configuration_reaches_the_datamodule(root: Path, c
     assert made.collate.pad_to == 8
     if choice == "audio":
         assert made.encoding == Encoding("linear", 5, True)
+        config.gain, config.carry, config.rescale = 2.5, False, False  # which does not go with the others
+        assert instantiate(config.datamodule, source=source(root)).augment == ClipAugmentation(gain=2.5, seed=11)
     else:
         assert (made.augment.shift, made.augment.gain, made.augment.noise) == (9, 2.5, 12.0)
         assert made.augment.seed == 11

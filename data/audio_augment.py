@@ -1,0 +1,74 @@
+"""Augmentation of training clips: a shift, loudness, noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ssmbio.data.augment import stream
+from ssmbio.data.labelled import check_settings
+
+Values = npt.NDArray[Any]
+"""(n,) float32 samples, or (n,) uint8 codes."""
+
+_QUIETEST_NOISE = 40  # decibels below the clip
+
+
+@dataclass(frozen=True)
+class ClipAugmentation:
+    """Changes to the samples of a training clip, drawn by (seed, epoch, index) alone; they keep its length.
+
+    Args:
+        shift: samples that a clip may move along itself, a whole number drawn from [-shift, shift]; what falls off one
+            end is lost, and zeros come in at the other.
+        gain: dB; loudness changes by a number drawn evenly from [-gain, gain]. Samples may pass ±1.
+        noise: dB; white noise is added at a signal-to-noise ratio drawn evenly from [noise, 40], both as mean squares
+            over the clip. A clip of zeros gets none. None adds none.
+        seed: of the draws.
+    """
+
+    shift: int = 0
+    gain: float = 0.0
+    noise: float | None = None
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_settings(
+            ("shift", self.shift, type(self.shift) is int and self.shift >= 0, "a whole number of samples, 0 or more"),
+            ("gain", self.gain, _is_number(self.gain) and 0 <= self.gain <= 60, "decibels, 0 to 60"),
+            (
+                "noise",
+                self.noise,
+                self.noise is None or (_is_number(self.noise) and -20 <= self.noise <= _QUIETEST_NOISE),
+                f"a signal-to-noise ratio in decibels, -20 to {_QUIETEST_NOISE}, or to null",
+            ),
+        )
+
+    def __call__(self, samples: Values, epoch: int, index: int) -> Values:
+        """(n,) float32 as training sees them in this epoch."""
+        if not (self.shift or self.gain or self.noise is not None):
+            return samples
+        rng = stream(self.seed, epoch, index)
+        if self.shift:
+            samples = _shifted(samples, int(rng.integers(-self.shift, self.shift + 1)))
+        if self.gain:
+            samples = samples * np.float32(10 ** (rng.uniform(-self.gain, self.gain) / 20))
+        if self.noise is not None:
+            ratio = 10 ** (rng.uniform(self.noise, _QUIETEST_NOISE) / 10)
+            deviation = np.sqrt(np.mean(np.square(samples, dtype=np.float64)) / ratio)
+            samples = samples + np.float32(deviation) * rng.standard_normal(len(samples), np.float32)
+        return samples
+
+
+def _shifted(samples: Values, by: int) -> Values:
+    moved = np.zeros_like(samples)
+    kept = max(0, len(samples) - abs(by))
+    moved[max(0, by) :][:kept] = samples[max(0, -by) :][:kept]
+    return moved
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
