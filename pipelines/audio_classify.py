@@ -7,11 +7,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssmbio.backbones import Backbone
 from ssmbio.data.audio_clips import AudioBatch, AudioCollate, AudioExample
 from ssmbio.data.audio_set import Waveform
+from ssmbio.layers import Linear
 from ssmbio.packing import offsets, pack, unpack, valid_positions
 from ssmbio.pipelines.audio_generate import audio_facts
 from ssmbio.pipelines.classify import Classify
@@ -48,7 +49,7 @@ class AudioClassify(Classify):
         scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None,
     ) -> None:
         sample_rate = audio_facts(facts, self.task_name, "labels")["sample_rate"]
-        embedding = nn.Linear(2, backbone.d_model)
+        embedding = Linear(2, backbone.d_model)
         super().__init__(embedding, backbone, facts, pooling, head_dropout, label_smoothing, optimizer, scheduler)
         self.sample_rate: int = sample_rate
 

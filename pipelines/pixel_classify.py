@@ -7,11 +7,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ssmbio.backbones import Backbone
 from ssmbio.data.images import Image
 from ssmbio.data.pixels import ImageFacts, PixelBatch
+from ssmbio.layers import Linear
 from ssmbio.pipelines.classify import Classify
 
 
@@ -47,7 +48,7 @@ class PixelClassify(Classify):
         scheduler: Callable[..., torch.optim.lr_scheduler.LRScheduler] | None = None,
     ) -> None:
         image = ImageFacts.from_facts(facts)
-        embedding = nn.Linear(image.shape[2], backbone.d_model)
+        embedding = Linear(image.shape[2], backbone.d_model)
         super().__init__(embedding, backbone, facts, pooling, head_dropout, label_smoothing, optimizer, scheduler)
         self.image = image
         # All of these are in the facts, so the weights of a checkpoint need not hold them.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssmbio.layers import LayerNorm, Linear
+
 
 class FeedForward(nn.Module):
     """Linear to `expand` times the channels → GELU → dropout → Linear back.
@@ -20,9 +22,9 @@ class FeedForward(nn.Module):
         inner = int(expand * d_model)
         if inner < 1:
             raise ValueError(f"expand times d_model must be at least 1, got {expand} times {d_model}")
-        self.widen = nn.Linear(d_model, inner)
+        self.widen = Linear(d_model, inner)
         self.dropout = nn.Dropout(dropout)
-        self.narrow = nn.Linear(inner, d_model)
+        self.narrow = Linear(inner, d_model)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (…, D) → (…, D)."""
@@ -34,7 +36,7 @@ class FeedForwardBlock(nn.Module):
 
     def __init__(self, d_model: int, expand: float, dropout: float) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(d_model)
+        self.norm = LayerNorm(d_model, narrow=True)
         self.feed_forward = FeedForward(d_model, expand, dropout)
         self.dropout = nn.Dropout(dropout)
 

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssmbio.layers import Linear
+
 Gathered = tuple[Tensor, ...]
 """pool - 1 inputs (B, D) of a pool that is filling: the first q count, the others are never read."""
 
@@ -30,7 +32,7 @@ class DownPool(nn.Module):
     def __init__(self, d_model: int, d_low: int, pool: int) -> None:
         super().__init__()
         self.d_model, self.pool = d_model, pool
-        self.linear = nn.Linear(pool * d_model, d_low)
+        self.linear = Linear(pool * d_model, d_low)
 
     def forward(self, x: Tensor, gathered: Gathered | None = None, q: int = 0) -> tuple[Tensor, Gathered]:
         """x (B, L, D) after `gathered` → (B, (q + L) // pool, d_low) of the pools that fill, and what is left over."""
@@ -73,7 +75,7 @@ class UpPool(nn.Module):
     def __init__(self, d_low: int, d_model: int, pool: int) -> None:
         super().__init__()
         self.d_model, self.pool = d_model, pool
-        self.linear = nn.Linear(d_low, pool * d_model)
+        self.linear = Linear(d_low, pool * d_model)
 
     def forward(self, low: Tensor, length: int, pending: Tensor | None = None, q: int = 0) -> tuple[Tensor, Tensor]:
         """low (B, l, d_low) of the l ≥ 1 pools that filled → outputs (B, length, D), and those still to be used.

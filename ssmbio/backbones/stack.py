@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ssmbio.backbones.bidirectional import Bidirectional
+from ssmbio.layers import RMSNorm
 from ssmbio.mixers import Mixer
 
 
@@ -26,7 +27,7 @@ class Block(nn.Module):
 
     def __init__(self, mixer: Mixer, dropout: float, norm: nn.Module | None = None) -> None:
         super().__init__()
-        self.norm = nn.RMSNorm(mixer.d_model, eps=1e-5) if norm is None else norm
+        self.norm = RMSNorm(mixer.d_model, narrow=True) if norm is None else norm
         self.mixer = mixer
         self.dropout = nn.Dropout(dropout)
 
@@ -72,7 +73,7 @@ class Stack(nn.Module):
         self.d_model = d_model
         make = partial(Bidirectional, mixer=mixer) if bidirectional else mixer
         self.blocks = nn.ModuleList(Block(make(d_model), dropout) for _ in range(n_layers))
-        self.norm = nn.RMSNorm(d_model, eps=1e-5)
+        self.norm = RMSNorm(d_model)
         self.activation_checkpointing = activation_checkpointing
         # Residual branches add up: each output projection starts smaller by √layers (GPT-2, and Mamba after it).
         with torch.no_grad():

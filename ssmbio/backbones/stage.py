@@ -10,6 +10,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ssmbio.backbones.feed_forward import FeedForwardBlock
 from ssmbio.backbones.stack import Block
+from ssmbio.layers import LayerNorm
 from ssmbio.mixers import Mixer
 
 MixerMaker = Callable[[int], Mixer]
@@ -35,7 +36,7 @@ class Stage(nn.Module):
         super().__init__()
         self.blocks = nn.ModuleList()
         for _ in range(n_layers):
-            self.blocks.append(Block(mixer(d_model), dropout, nn.LayerNorm(d_model)))
+            self.blocks.append(Block(mixer(d_model), dropout, LayerNorm(d_model, narrow=True)))
             if ff:
                 self.blocks.append(FeedForwardBlock(d_model, ff, dropout))
         self.activation_checkpointing = activation_checkpointing

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ssmbio.backbones.pooling import DownPool, UpPool
 from ssmbio.backbones.stage import MixerMaker, Stage
 from ssmbio.backbones.unet_walks import Pieces, SingleStep, UNetState, Walk, Whole
+from ssmbio.layers import LayerNorm
 
 STAGES = ("outer", "middle", "centre")
 
@@ -80,7 +81,7 @@ class UNet(nn.Module):
         sizes_of_pools = list(zip(widths[:-1], widths[1:], self.pool, strict=True))
         self.down_pools = nn.ModuleList(DownPool(wide, low, pool) for wide, low, pool in sizes_of_pools)
         self.up_pools = nn.ModuleList(UpPool(low, wide, pool) for wide, low, pool in sizes_of_pools)
-        self.norm = nn.LayerNorm(d_model)
+        self.norm = LayerNorm(d_model)
         # As in `Stack`: residual branches add up.
         with torch.no_grad():
             for name, parameter in self.stages.named_parameters():

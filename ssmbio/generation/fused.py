@@ -50,7 +50,7 @@ class FusedModel(nn.Module):
     def __init__(self, model: Any, backend: str = "auto", lanes: bool = True) -> None:
         super().__init__()
         embedding, backbone, head = (getattr(model, name, None) for name in ("embedding", "backbone", "head"))
-        if type(embedding) is not nn.Embedding or type(head) is not nn.Linear:
+        if type(embedding) is not nn.Embedding or not isinstance(head, nn.Linear):
             raise NotFused("it is not an embedding, a backbone and a linear head")
         if not isinstance(backbone, UNet | Stack) or not backbone.causal:
             raise NotFused(f"its backbone is a {type(backbone).__name__}")

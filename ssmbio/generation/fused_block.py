@@ -58,7 +58,7 @@ def is_diagonal(mixer: nn.Module) -> bool:
 
 def has_bias(norm: nn.Module) -> bool:
     """Whether it is a LayerNorm as the kernels have it."""
-    return type(norm) is nn.LayerNorm and norm.bias is not None and len(norm.normalized_shape) == 1
+    return isinstance(norm, nn.LayerNorm) and norm.bias is not None and len(norm.normalized_shape) == 1
 
 
 def diagonal_system(ssm: ScannedSSM) -> tuple[Tensor, Tensor, Tensor]:

@@ -35,7 +35,7 @@ def program_of(model: Any) -> Program:
         NotPacked: it is made of something else.
     """
     embedding, backbone, head = (getattr(model, name, None) for name in ("embedding", "backbone", "head"))
-    if type(embedding) is not nn.Embedding or type(head) is not nn.Linear or head.out_features > CODES:
+    if type(embedding) is not nn.Embedding or not isinstance(head, nn.Linear) or head.out_features > CODES:
         raise NotPacked("it is not an embedding, a backbone and a linear head of at most 256 codes")
     program = Program()
     with torch.no_grad():

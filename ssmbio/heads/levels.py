@@ -13,6 +13,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ssmbio.layers import Linear
+
 HIGHEST = 16.0
 """The highest frequency over the lowest."""
 
@@ -39,7 +41,7 @@ def code_embedding(levels: int, channels: int) -> nn.Embedding:
 
 def code_logits(channels: int, levels: int) -> nn.Linear:
     """(…, channels) → logits (…, levels), of the order of 1 where the channels are."""
-    head = nn.Linear(channels, levels)
+    head = Linear(channels, levels)
     with torch.no_grad():
         head.weight.copy_(level_features(levels, channels) / math.sqrt(channels))
         head.bias.zero_()

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssmbio.layers import Linear
 from ssmbio.mixers.base import Mixer
 from ssmbio.mixers.dss import DiagonalSoftmaxSSM
 from ssmbio.mixers.selective_ssm import in_autocast_dtype
@@ -38,12 +39,12 @@ class GSS(Mixer):
         if expand <= 0 or shrink < 1:
             raise ValueError(f"expand must be positive and shrink at least 1, got {expand} and {shrink}")
         wide, narrow = max(1, int(expand * d_model)), -(-d_model // shrink)
-        self.to_gate = nn.Linear(d_model, wide)
-        self.to_ssm = nn.Linear(d_model, narrow)
+        self.to_gate = Linear(d_model, wide)
+        self.to_ssm = Linear(d_model, narrow)
         self.ssm = DiagonalSoftmaxSSM(narrow, d_state, "exp", 1, dt_min, dt_max, rate, lr)
         self.D = nn.Parameter(torch.randn(narrow))
-        self.from_ssm = nn.Linear(narrow, wide)
-        self.out_proj = nn.Linear(wide, d_model)
+        self.from_ssm = Linear(narrow, wide)
+        self.out_proj = Linear(wide, d_model)
 
     def forward(
         self, x: Tensor, state: Tensor | None = None, cu_seqlens: Tensor | None = None

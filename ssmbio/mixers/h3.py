@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ssmbio.layers import Linear
 from ssmbio.mixers.base import Mixer
 from ssmbio.mixers.long_filter import long_filter, long_filter_step
 from ssmbio.mixers.s4d import DiagonalSSM
@@ -47,11 +48,11 @@ class H3(Mixer):
         super().__init__(d_model)
         if d_shift < 1:
             raise ValueError(f"d_shift must be at least 1, got {d_shift}")
-        self.in_proj = nn.Linear(d_model, 3 * d_model)
+        self.in_proj = Linear(d_model, 3 * d_model)
         self.shift = nn.Parameter(torch.randn(d_model, d_shift))
         self.ssm = DiagonalSSM(d_model, d_state, init, discretization, dt_min, dt_max, rate, lr=lr)
         self.D = nn.Parameter(torch.randn(d_model))
-        self.out_proj = nn.Linear(d_model, d_model)
+        self.out_proj = Linear(d_model, d_model)
 
     def forward(
         self, x: Tensor, state: H3State | None = None, cu_seqlens: Tensor | None = None

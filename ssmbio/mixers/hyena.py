@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ssmbio.kernels import causal_conv1d, causal_conv1d_step
+from ssmbio.layers import Linear
 from ssmbio.mixers.base import Mixer
 from ssmbio.mixers.derived import Derived
 from ssmbio.mixers.hyena_filter import HyenaFilter
@@ -55,12 +56,12 @@ class Hyena(Mixer):
             raise ValueError(f"d_conv must be from 2 to 8, got {d_conv}")
         self.order = order
         inner, bound = (order + 1) * d_model, d_conv**-0.5
-        self.in_proj = nn.Linear(d_model, inner)
+        self.in_proj = Linear(d_model, inner)
         self.conv_weight = nn.Parameter(torch.empty(inner, d_conv).uniform_(-bound, bound))
         self.conv_bias = nn.Parameter(torch.empty(inner).uniform_(-bound, bound))
         self.filter = HyenaFilter(order * d_model, l_max, features, width, sine, lr)
         self.skip = nn.Parameter(torch.randn(order * d_model))
-        self.out_proj = nn.Linear(d_model, d_model)
+        self.out_proj = Linear(d_model, d_model)
         self._kept = Derived()
 
     def forward(

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ssmbio.layers import Linear
 from ssmbio.mixers.base import Mixer
 from ssmbio.mixers.selective_ssm import in_autocast_dtype
 
@@ -56,7 +57,7 @@ class SSMLayer(Mixer):
             self.add_module(name, make_ssm())
         self.D = nn.Parameter(torch.randn(d_model))
         self.dropout = nn.Dropout(dropout)
-        self.mix = nn.Linear(d_model, 2 * d_model)
+        self.mix = Linear(d_model, 2 * d_model)
 
     def forward(self, x: Tensor, state: Any = None, cu_seqlens: Tensor | None = None) -> tuple[Tensor, Any]:
         x = in_autocast_dtype(x)

@@ -1,0 +1,5 @@
+"""Layer norm and RMS norm of rows: `op.py` the public function, one module a backend beside it."""
+
+from ssmbio.kernels.row_norm.op import row_norm
+
+__all__ = ["row_norm"]

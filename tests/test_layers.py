@@ -1,0 +1,70 @@
+"""Our layers are torch's: same parameters, same numbers, on a CPU and on a GPU (`pytest -m gpu`)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from ssmbio.layers import LayerNorm, Linear, RMSNorm
+
+PAIRS = {
+    "layer norm": (lambda: LayerNorm(24), lambda: nn.LayerNorm(24)),
+    "narrow layer norm": (lambda: LayerNorm(24, narrow=True), lambda: nn.LayerNorm(24)),
+    "rms norm": (lambda: RMSNorm(24), lambda: nn.RMSNorm(24, eps=1e-5)),
+    "narrow rms norm": (lambda: RMSNorm(24, narrow=True), lambda: nn.RMSNorm(24, eps=1e-5)),
+    "linear": (lambda: Linear(24, 40), lambda: nn.Linear(24, 40)),
+    "linear without bias": (lambda: Linear(24, 40, bias=False), lambda: nn.Linear(24, 40, bias=False)),
+}
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
+
+
+def of_both(name: str, device: str) -> tuple[nn.Module, nn.Module]:
+    """Our layer and torch's, with the same weights."""
+    torch.manual_seed(0)
+    ours, theirs = (make().to(device) for make in PAIRS[name])
+    with torch.no_grad():
+        for parameter in theirs.parameters():
+            parameter.normal_()
+    ours.load_state_dict(theirs.state_dict())
+    return ours, theirs
+
+
+def results(layer: nn.Module, x: Tensor, autocast: bool) -> list[Tensor]:
+    """The output and all gradients."""
+    x = x.detach().requires_grad_()
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
+        y = layer(x)
+    weights = torch.linspace(-1, 1, y.numel(), device=y.device).view(y.shape)
+    return [y.detach(), *torch.autograd.grad((y.float() * weights).sum(), [x, *layer.parameters()])]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("autocast", [False, True], ids=["float32", "autocast"])
+@pytest.mark.parametrize("name", PAIRS)
+def test_output_and_gradients_are_those_of_torch(name: str, autocast: bool, device: str) -> None:
+    ours, theirs = of_both(name, device)
+    x = torch.randn(3, 50, 24, generator=torch.Generator().manual_seed(1)).to(device)
+    for found, expected in zip(results(ours, x, autocast), results(theirs, x, autocast), strict=True):
+        assert ((found.float() - expected.float()).norm() / expected.float().norm()).item() < (
+            1e-2 if autocast else 1e-6
+        )
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("make", [LayerNorm, RMSNorm])
+def test_a_narrow_norm_gives_the_dtype_of_autocast(make: type[nn.Module]) -> None:
+    x = torch.randn(2, 24, device="cuda")
+    for narrow, dtype in ((True, torch.bfloat16), (False, torch.float32)):
+        layer = make(24, narrow=narrow).cuda()
+        assert layer(x).dtype == torch.float32
+        with torch.autocast("cuda", torch.bfloat16):
+            assert layer(x).dtype == dtype
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", PAIRS)
+def test_nothing_in_gives_nothing_out(name: str, device: str) -> None:
+    ours, theirs = of_both(name, device)
+    x = torch.zeros(2, 0, 24, device=device)
+    assert ours(x).shape == theirs(x).shape
