@@ -39,7 +39,7 @@ def step(
     width = triton.cdiv(channels, block) * block * (2 if gated else 1)
     tile = min(triton.next_power_of_2(outputs), max(4, 1 << (TILE // width).bit_length() >> 1))
     rows = rows_of(batch)
-    dense_step_fwd_kernel[(triton.cdiv(outputs, tile), triton.cdiv(batch, rows))](
+    dense_step_fwd_kernel[(triton.cdiv(batch, rows), triton.cdiv(outputs, tile))](
         x, weight.contiguous(), bias, norm_weight, norm_bias, residual, out,
         batch, x.stride(0), 0 if residual is None else residual.stride(0), out.stride(0), eps,
         IN=channels, OUT=outputs, GATED=gated, GELU=activation == "gelu",
@@ -56,9 +56,9 @@ def dense_step_fwd_kernel(
 ):  # fmt: skip
     CHUNKS: tl.constexpr = (IN + BLOCK - 1) // BLOCK
     lane = tl.arange(0, BLOCK)
-    output = tl.program_id(0) * OUTPUTS + tl.arange(0, OUTPUTS)
+    output = tl.program_id(1) * OUTPUTS + tl.arange(0, OUTPUTS)
     known = (output < OUT)[None, :]
-    first = tl.program_id(1).to(tl.int64) * ROWS + tl.arange(0, 1)
+    first = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, 1)
     # All loads before anything that threads wait for each other at.
     tiles = load_tiles(weight, output, lane, OUT, IN, OUTPUTS, BLOCK)
     if GATED:

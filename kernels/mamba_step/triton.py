@@ -73,7 +73,7 @@ def _into_scan(
     u, z = (torch.empty((batch, channels), dtype=torch.float32, device=x.device) for _ in range(2))
     parts = torch.empty((batch, shares, selected), dtype=torch.float32, device=x.device)
     new_state = torch.empty_like(conv_state)
-    mamba_step_in_kernel[(shares, batch)](
+    mamba_step_in_kernel[(batch, shares)](
         x.contiguous(), in_weight.contiguous(), conv_weight.contiguous(), conv_bias, x_weight.contiguous(), conv_state,
         u, z, parts, new_state,
         MODEL=model, CHANNELS=channels, K=taps, SELECTED=selected,
@@ -105,7 +105,7 @@ def _scan(
 def _out(y: Tensor, out_weight: Tensor, dtype: torch.dtype) -> Tensor:
     (batch, channels), model, rows = y.shape, out_weight.shape[0], 4
     out = torch.empty((batch, model), dtype=dtype, device=y.device)
-    mamba_step_out_kernel[(triton.cdiv(model, rows), batch)](
+    mamba_step_out_kernel[(batch, triton.cdiv(model, rows))](
         y, out_weight.contiguous(), out,
         MODEL=model, CHANNELS=channels, ROWS=rows, COLUMNS=min(512, triton.next_power_of_2(channels)), num_warps=4,
     )  # fmt: skip
@@ -130,8 +130,8 @@ def mamba_step_in_kernel(
     MODEL: tl.constexpr, CHANNELS: tl.constexpr, K: tl.constexpr, SELECTED: tl.constexpr,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr, OUTPUTS: tl.constexpr,
 ):  # fmt: skip
-    batch = tl.program_id(1).to(tl.int64)
-    channel = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    batch = tl.program_id(0).to(tl.int64)
+    channel = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     known = channel < CHANNELS
     x += batch * MODEL
     # All loads before what makes threads wait for each other (sums, and spreading a row over them): behind it they
@@ -158,7 +158,7 @@ def mamba_step_in_kernel(
     out *= sigmoid(out)
     tl.store(u + batch * CHANNELS + channel, out, mask=known)
     tl.store(z + batch * CHANNELS + channel, tl.sum(gates, axis=1), mask=known)
-    place = (batch * tl.num_programs(0) + tl.program_id(0)) * SELECTED
+    place = (batch * tl.num_programs(1) + tl.program_id(1)) * SELECTED
     tl.store(shares + place + output, tl.sum(selecting * out[None, :], axis=1), mask=output < SELECTED)
 
 
@@ -211,8 +211,8 @@ def mamba_step_out_kernel(
     y, weight, out,
     MODEL: tl.constexpr, CHANNELS: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    batch = tl.program_id(1).to(tl.int64)
-    row = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    batch = tl.program_id(0).to(tl.int64)
+    row = tl.program_id(1) * ROWS + tl.arange(0, ROWS)
     known = row < MODEL
     y += batch * CHANNELS
     products = tl.zeros([ROWS, COLUMNS], tl.float32)

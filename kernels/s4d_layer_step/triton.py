@@ -40,7 +40,7 @@ def step(
     tile = max(1, min(triton.next_power_of_2(channels), TILE // padded))
     rows = rows_of(batch)
     a, b, c, state = (tensor.view(torch.int64) for tensor in (a, b, c, state))
-    s4d_layer_step_fwd_kernel[(triton.cdiv(channels, tile), triton.cdiv(batch, rows))](
+    s4d_layer_step_fwd_kernel[(triton.cdiv(batch, rows), triton.cdiv(channels, tile))](
         x, norm_weight, norm_bias, a, b, c, D, state, g,
         batch, x.stride(0), eps,
         CHANNELS=channels, N=pairs,
@@ -57,12 +57,12 @@ def s4d_layer_step_fwd_kernel(
     ROWS: tl.constexpr, TILE: tl.constexpr, NP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     lane = tl.arange(0, BLOCK)
-    channel = tl.program_id(0) * TILE + tl.arange(0, TILE)
+    channel = tl.program_id(1) * TILE + tl.arange(0, TILE)
     known = (channel < CHANNELS)[None, :]
     n = tl.arange(0, NP)[None, None, :]
     place = channel[None, :, None] * N + n
     inside = known[:, :, None] & (n < N)
-    first = tl.program_id(1).to(tl.int64) * ROWS + tl.arange(0, 1)
+    first = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, 1)
     # All loads before anything that threads wait for each other at.
     a_tile = tl.load(a + place, mask=inside, other=0)
     b_tile = tl.load(b + place, mask=inside, other=0)

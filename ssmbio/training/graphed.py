@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -37,8 +38,18 @@ class GraphedTraining(Callback):
         self._looked = False
 
 
+HARMLESS = (
+    # Gradients accumulate on the stream of the capture: torch waits for it.
+    "The AccumulateGrad node's stream does not match",
+    # The first call of the backward thread: torch makes a context for it.
+    "Attempting to run cuBLAS, but there was no current CUDA context",
+)
+
+
 def graph_forward(module: torch.nn.Module, inputs: tuple[Tensor, ...]) -> None:
     """Replace `module.forward`, for training on inputs of these shapes, by graphs of it and of its backward pass."""
+    for message in HARMLESS:
+        warnings.filterwarnings("ignore", message=message)
     plain = module.forward
     examples = tuple(x.clone() for x in inputs)
     torch.cuda.make_graphed_callables(module, examples, allow_unused_input=True)

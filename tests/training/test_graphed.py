@@ -76,9 +76,11 @@ def test_dropout_draws_anew_at_every_step_and_repeats_with_the_seed():
 @pytest.mark.gpu
 def test_evaluation_runs_without_the_graph():
     net, given = model().cuda().train(), batch(4, 0, "cuda")
-    expected = net.eval()(*net.inputs(given))
+    with torch.no_grad():
+        expected = net.eval()(*net.inputs(given))
     graph_forward(net.train(), net.inputs(given))
-    torch.testing.assert_close(net.eval()(*net.inputs(given)), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(net.eval()(*net.inputs(given)), expected)
 
 
 def test_without_a_gpu_the_model_stays_as_it_is():
