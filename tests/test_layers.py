@@ -51,6 +51,21 @@ def test_output_and_gradients_are_those_of_torch(name: str, autocast: bool, devi
         )
 
 
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize("name", [name for name in PAIRS if "norm" in name])
+def test_a_residual_block_has_the_gradients_of_its_formula(name: str, device: str) -> None:
+    ours, theirs = of_both(name, device)
+    random = torch.Generator().manual_seed(1)
+    x, dy = (torch.randn(3, 50, 24, generator=random).to(device) for _ in range(2))
+    found, expected = (leaf.detach().requires_grad_() for leaf in (x, x))
+    residual, y = ours(found, beside=True)
+    (residual + y.sin()).backward(dy)
+    (expected + theirs(expected).sin()).backward(dy)
+    torch.testing.assert_close(found.grad, expected.grad, rtol=1e-5, atol=1e-5)
+    for parameter, right in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, right.grad, rtol=1e-5, atol=1e-4)
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("make", [LayerNorm, RMSNorm])
 def test_a_narrow_norm_gives_the_dtype_of_autocast(make: type[nn.Module]) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ssmbio.kernels.checks import check_floats, check_shape
 from ssmbio.kernels.dispatch import implementation
@@ -40,12 +41,34 @@ def row_norm(
         ValueError, TypeError: an argument of wrong shape or dtype, which the message names.
         RuntimeError: backend="triton" where Triton cannot run.
     """
+    _check(x, weight, bias)
+    return _forward_op(x, weight, bias, eps, centred, dtype or x.dtype, backend)
+
+
+def row_norm_beside(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    eps: float = 1e-5,
+    centred: bool = True,
+    dtype: torch.dtype | None = None,
+    backend: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    """x itself and `row_norm` of it, for a residual stream and the branch beside it: x + f(norm(x)).
+
+    The gradients that come back through the two are added in the kernel, which saves a pass over memory. Arguments and
+    errors as in `row_norm`.
+    """
+    _check(x, weight, bias)
+    return _Beside.apply(x, weight, bias, eps, centred, dtype or x.dtype, backend)
+
+
+def _check(x: Tensor, weight: Tensor, bias: Tensor | None) -> None:
     check_floats(x, x=x, weight=weight, bias=bias)
     if x.dim() < 1 or 0 in x.shape:
         raise ValueError(f"x must be (..., D), no axis empty; got {tuple(x.shape)}")
     check_shape("weight", weight, "D", x.shape[-1:])
     check_shape("bias", bias, "D", x.shape[-1:])
-    return _forward_op(x, weight, bias, eps, centred, dtype or x.dtype, backend)
 
 
 def _backend(backend: str, x: Tensor):
@@ -66,13 +89,14 @@ def _fake_forward(x, weight, bias, eps, centred, dtype, backend):
     return x.new_empty(x.shape, dtype=dtype)
 
 
-def _run_backward(dy, x, weight, eps, centred, backend):
+def _run_backward(dy, x, weight, residual, eps, centred, backend):
     with torch.autocast(x.device.type, enabled=False):
-        dx, sums = _backend(backend, x).backward(_rows(dy), _rows(x), weight, eps, centred)
+        beside = None if residual is None else _rows(residual)
+        dx, sums = _backend(backend, x).backward(_rows(dy), _rows(x), weight, eps, centred, beside)
     return dx.view(x.shape), sums
 
 
-def _fake_backward(dy, x, weight, eps, centred, backend):
+def _fake_backward(dy, x, weight, residual, eps, centred, backend):
     wide = torch.float64 if x.dtype == torch.float64 else torch.float32
     return x.new_empty(x.shape), x.new_empty(2, x.shape[-1], dtype=wide)
 
@@ -84,10 +108,31 @@ def _setup_context(ctx, inputs, output):
 
 
 def _autograd_backward(ctx, dy):
+    return _gradients(ctx, dy, None)
+
+
+def _gradients(ctx, dy, residual):
     x, weight = ctx.saved_tensors
-    dx, (d_weight, d_bias) = _backward_op(dy, x, weight, ctx.eps, ctx.centred, ctx.backend)
+    dx, (d_weight, d_bias) = _backward_op(dy, x, weight, residual, ctx.eps, ctx.centred, ctx.backend)
     bias_gradient = None if ctx.bias_dtype is None else d_bias.to(ctx.bias_dtype)
     return dx, d_weight.to(weight.dtype), bias_gradient, None, None, None, None
+
+
+class _Beside(torch.autograd.Function):
+    """An op of `torch.library` may not return what it was given."""
+
+    @staticmethod
+    def forward(ctx, *inputs):
+        _setup_context(ctx, inputs, None)
+        ctx.set_materialize_grads(False)
+        return inputs[0].view_as(inputs[0]), _forward_op(*inputs)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, residual, dy):
+        if dy is None:
+            return residual, None, None, None, None, None, None
+        return _gradients(ctx, dy, residual)
 
 
 _forward_op = torch.library.custom_op(
@@ -103,6 +148,7 @@ _backward_op = torch.library.custom_op(
     "ssmbio::row_norm_backward",
     _run_backward,
     mutates_args=(),
-    schema="(Tensor dy, Tensor x, Tensor weight, float eps, bool centred, str backend) -> (Tensor dx, Tensor sums)",
+    schema="(Tensor dy, Tensor x, Tensor weight, Tensor? residual, float eps, bool centred, str backend) "
+    "-> (Tensor dx, Tensor sums)",
 )
 _backward_op.register_fake(_fake_backward)

@@ -12,15 +12,20 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, centred:
     return (y if bias is None else y + bias.to(normal.dtype)).to(dtype)
 
 
-def backward(dy: Tensor, x: Tensor, weight: Tensor, eps: float, centred: bool) -> tuple[Tensor, Tensor]:
-    """The gradients of x, and of weight and bias, (2, D)."""
+def backward(
+    dy: Tensor, x: Tensor, weight: Tensor, eps: float, centred: bool, residual: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The gradients of x, to which `residual` is added, and of weight and bias, (2, D)."""
     normal, scale = _normal(x, eps, centred)
     d = dy.to(normal.dtype)
     g = d * weight.to(normal.dtype)
     dx = g - normal * (g * normal).mean(1, keepdim=True)
     if centred:
         dx = dx - g.mean(1, keepdim=True)
-    return (dx * scale).to(x.dtype), torch.stack([(d * normal).sum(0), d.sum(0)])
+    dx = dx * scale
+    if residual is not None:
+        dx = dx + residual.to(dx.dtype)
+    return dx.to(x.dtype), torch.stack([(d * normal).sum(0), d.sum(0)])
 
 
 def _normal(x: Tensor, eps: float, centred: bool) -> tuple[Tensor, Tensor]:

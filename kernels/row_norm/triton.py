@@ -26,13 +26,18 @@ def forward(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, centred:
     return y
 
 
-def backward(dy: Tensor, x: Tensor, weight: Tensor, eps: float, centred: bool) -> tuple[Tensor, Tensor]:
-    """The gradients of x, and of weight and bias, (2, D)."""
+def backward(
+    dy: Tensor, x: Tensor, weight: Tensor, eps: float, centred: bool, residual: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The gradients of x, to which `residual` is added, and of weight and bias, (2, D)."""
     (rows, channels), tile = x.shape, _tile(x)
     programs = min(triton.cdiv(rows, tile["ROWS"]), PROGRAMS)
     dx = torch.empty_like(x)
     partial = torch.empty(programs, 2 * channels, dtype=torch.float32, device=x.device)
-    row_norm_bwd_kernel[(programs,)](dy, x, weight, dx, partial, rows, channels, eps, CENTRED=centred, **tile)
+    row_norm_bwd_kernel[(programs,)](
+        dy, x, weight, residual, dx, partial, rows, channels, eps,
+        CENTRED=centred, HAS_RESIDUAL=residual is not None, **tile,
+    )  # fmt: skip
     return dx, column_sums(partial).view(2, channels)
 
 
@@ -70,9 +75,9 @@ def row_norm_fwd_kernel(
 
 @triton.jit
 def row_norm_bwd_kernel(
-    dy, x, weight, dx, partial,
+    dy, x, weight, residual, dx, partial,
     rows, channels, eps,
-    CENTRED: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
+    CENTRED: tl.constexpr, HAS_RESIDUAL: tl.constexpr, ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
     pid, programs = tl.program_id(0), tl.num_programs(0)
     column = tl.arange(0, WIDTH)
@@ -91,7 +96,10 @@ def row_norm_bwd_kernel(
         out = g - normal * (tl.sum(g * normal, axis=1) / channels)[:, None]
         if CENTRED:
             out -= (tl.sum(g, axis=1) / channels)[:, None]
-        tl.store(dx + place, (out * scale[:, None]).to(dx.dtype.element_ty), mask=known)
+        out *= scale[:, None]
+        if HAS_RESIDUAL:
+            out += tl.load(residual + place, mask=known, other=0.0).to(tl.float32)
+        tl.store(dx + place, out.to(dx.dtype.element_ty), mask=known)
     sums = partial + tl.cast(pid, tl.int64) * (2 * channels) + column
     tl.store(sums, tl.sum(d_weight, axis=0), mask=inside)
     tl.store(sums + channels, tl.sum(d_bias, axis=0), mask=inside)

@@ -42,4 +42,5 @@ class FeedForwardBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (…, D) → (…, D)."""
-        return x + self.dropout(self.feed_forward(self.norm(x)))
+        x, y = self.norm(x, beside=True)
+        return x + self.dropout(self.feed_forward(y))

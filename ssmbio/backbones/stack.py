@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ssmbio.backbones.bidirectional import Bidirectional
-from ssmbio.layers import RMSNorm
+from ssmbio.layers import LayerNorm, RMSNorm
 from ssmbio.mixers import Mixer
 
 
@@ -25,14 +25,15 @@ class Block(nn.Module):
         norm: of D channels; None: RMSNorm.
     """
 
-    def __init__(self, mixer: Mixer, dropout: float, norm: nn.Module | None = None) -> None:
+    def __init__(self, mixer: Mixer, dropout: float, norm: LayerNorm | RMSNorm | None = None) -> None:
         super().__init__()
         self.norm = RMSNorm(mixer.d_model, narrow=True) if norm is None else norm
         self.mixer = mixer
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, state: Any = None, cu_seqlens: Tensor | None = None) -> tuple[Tensor, Any]:
-        y, state = self.mixer(self.norm(x), state, cu_seqlens)
+        x, y = self.norm(x, beside=True)
+        y, state = self.mixer(y, state, cu_seqlens)
         return x + self.dropout(y), state
 
     def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from ssmbio.kernels.row_norm import row_norm
+from ssmbio.kernels.row_norm import row_norm, row_norm_beside
 
 _MOST_CHANNELS = 8192  # a row is held by one program
 
@@ -22,33 +24,38 @@ class LayerNorm(nn.LayerNorm):
         super().__init__(d_model)
         self.narrow = narrow
 
-    def forward(self, input: Tensor) -> Tensor:
-        if not _ours(input):
-            return super().forward(input)
-        return row_norm(input, self.weight, self.bias, self.eps, True, _dtype(input, self.narrow))
+    def forward(self, input: Tensor, beside: bool = False) -> Any:
+        """input (…, D) → (…, D); `beside`: input and that, for x + f(norm(x)), their gradients added on the way."""
+        if _fits(input):
+            return (row_norm_beside if beside else row_norm)(input, *_arguments(self, input))
+        y = super().forward(input)
+        return (input, y) if beside else y
 
 
 class RMSNorm(nn.RMSNorm):
     """RMS norm over D channels, eps 1e-5; arguments and cost as in `LayerNorm`."""
 
+    bias = None
+
     def __init__(self, d_model: int, narrow: bool = False) -> None:
         super().__init__(d_model, eps=1e-5)
         self.narrow = narrow
 
-    def forward(self, input: Tensor) -> Tensor:
-        if not _ours(input):
-            return super().forward(input)
-        assert self.eps is not None
-        return row_norm(input, self.weight, None, self.eps, False, _dtype(input, self.narrow))
+    def forward(self, input: Tensor, beside: bool = False) -> Any:
+        """As that of `LayerNorm`."""
+        if _fits(input):
+            return (row_norm_beside if beside else row_norm)(input, *_arguments(self, input))
+        y = super().forward(input)
+        return (input, y) if beside else y
 
 
-def _ours(x: Tensor) -> bool:
+def _fits(x: Tensor) -> bool:
     return x.device.type == "cuda" and x.shape[-1] <= _MOST_CHANNELS and x.numel() > 0
 
 
-def _dtype(x: Tensor, narrow: bool) -> torch.dtype:
-    """As torch's norms do, x's own, and under autocast float32, unless a narrow one is wanted."""
-    kind = x.device.type
-    if not torch.is_autocast_enabled(kind) or x.dtype == torch.float64:
-        return x.dtype
-    return torch.get_autocast_dtype(kind) if narrow else torch.float32
+def _arguments(norm: LayerNorm | RMSNorm, x: Tensor) -> tuple[Any, ...]:
+    """Of `row_norm`. The dtype is torch's choice, x's own and float32 under autocast, unless a narrow one is wanted."""
+    kind, dtype = x.device.type, x.dtype
+    if torch.is_autocast_enabled(kind) and dtype != torch.float64:
+        dtype = torch.get_autocast_dtype(kind) if norm.narrow else torch.float32
+    return norm.weight, norm.bias, norm.eps, isinstance(norm, LayerNorm), dtype

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 from op_cases import DEVICE, TRITON
 from torch import Tensor
 
-from ssmbio.kernels.row_norm import row_norm
+from ssmbio.kernels.row_norm import row_norm, row_norm_beside
 
 over_backends = pytest.mark.parametrize("backend", ["torch", TRITON])
 EPS = 1e-5
@@ -92,7 +94,30 @@ def test_gradients_are_those_of_finite_differences() -> None:
     x, weight, bias, _ = rows((3, 5), torch.float64)
     for centred in (True, False):
         leaves = [leaf.requires_grad_() for leaf in (x, weight, bias)]
-        assert torch.autograd.gradcheck(lambda *leaves: row_norm(*leaves, eps=EPS, centred=centred), leaves)  # noqa: B023
+        for function in (row_norm, row_norm_beside):
+            assert torch.autograd.gradcheck(partial(function, eps=EPS, centred=centred), leaves)
+
+
+@over_backends
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("bias", [True, False])
+def test_beside_the_norm_x_comes_back_and_the_gradients_of_both_are_added(
+    bias: bool, dtype: torch.dtype, backend: str
+) -> None:
+    x, weight, b, dy = rows((3, 70, 24))
+    b = b.float() if bias else None
+    d_residual = torch.randn(x.shape, generator=torch.Generator().manual_seed(1)).to(DEVICE)
+    leaves = [leaf.detach().requires_grad_() for leaf in (x, weight.float(), b) if leaf is not None]
+    same, y = row_norm_beside(*leaves, eps=EPS, centred=bias, dtype=dtype, backend=backend)
+    assert torch.equal(same, x)
+    assert torch.equal(y, row_norm(x, weight.float(), b, EPS, bias, dtype, backend))
+    found = torch.autograd.grad([same, y], leaves, [d_residual, dy.to(dtype)], retain_graph=True)
+    exact = defined(x, weight.float(), b, dy.to(dtype), bias)[1:]
+    check(found, (exact[0] + d_residual, *exact[1:]), 1e-6)
+    # One of the two alone.
+    check(torch.autograd.grad(y, leaves, dy.to(dtype), retain_graph=True), exact, 1e-6)
+    (through,) = torch.autograd.grad(same, leaves[:1], d_residual)
+    assert torch.equal(through, d_residual)
 
 
 @over_backends
