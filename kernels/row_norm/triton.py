@@ -13,12 +13,12 @@ from torch import Tensor
 
 from ssmbio.kernels.column_sums.triton import forward as column_sums
 
-ELEMENTS = 4096  # of a program: 32 of each thread
+ELEMENTS = 4096  # of a program: 32 of each thread; half of them in the backward pass, which holds twice as many tiles
 PROGRAMS = 512  # of the backward pass: a few on each multiprocessor
 
 
 def forward(x: Tensor, weight: Tensor, bias: Tensor | None, eps: float, centred: bool, dtype: torch.dtype) -> Tensor:
-    (rows, channels), tile = x.shape, _tile(x)
+    (rows, channels), tile = x.shape, _tile(x, ELEMENTS)
     y = torch.empty(x.shape, dtype=dtype, device=x.device)
     row_norm_fwd_kernel[(triton.cdiv(rows, tile["ROWS"]),)](
         x, weight, bias, y, rows, channels, eps, CENTRED=centred, HAS_BIAS=bias is not None, **tile
@@ -30,7 +30,7 @@ def backward(
     dy: Tensor, x: Tensor, weight: Tensor, eps: float, centred: bool, residual: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """The gradients of x, to which `residual` is added, and of weight and bias, (2, D)."""
-    (rows, channels), tile = x.shape, _tile(x)
+    (rows, channels), tile = x.shape, _tile(x, ELEMENTS // 2)
     programs = min(triton.cdiv(rows, tile["ROWS"]), PROGRAMS)
     dx = torch.empty_like(x)
     partial = torch.empty(programs, 2 * channels, dtype=torch.float32, device=x.device)
@@ -41,9 +41,9 @@ def backward(
     return dx, column_sums(partial).view(2, channels)
 
 
-def _tile(x: Tensor) -> dict[str, int]:
+def _tile(x: Tensor, elements: int) -> dict[str, int]:
     width = triton.next_power_of_2(x.shape[1])
-    return {"ROWS": max(1, ELEMENTS // width), "WIDTH": width, "num_warps": 4 if width <= 2 * ELEMENTS else 8}
+    return {"ROWS": max(1, elements // width), "WIDTH": width, "num_warps": 4 if width <= elements else 8}
 
 
 @triton.jit
