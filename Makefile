@@ -17,8 +17,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 train: install
 	$(BIN)/python -m ssmbio.train task=dna_classify $(ARGS)
 
+# Two files at a time, a core each.
 test: install
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 # mypy does not follow `__path__`, so it is shown the tree as it is installed: one package, made of links.
 TYPES := $(VENV)/types/ssmbio

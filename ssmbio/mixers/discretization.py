@@ -9,33 +9,21 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ssmbio.kernels.zero_order_hold.formulas import expm1, zero_order_hold
 
-def zero_order_hold(A: Tensor, B: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
-    """u constant over a step: log_a = ΔA, b = (exp(ΔA) - 1) / A · B.
-
-    Args:
-        A, B: (…, N), complex, real parts of A negative. dt: Δ, real, of a shape that broadcasts.
-
-    Returns:
-        log_a and b, complex, of the broadcast shape.
-    """
-    log_a = A * dt
-    return log_a, expm1(log_a) / A * B
+__all__ = ["DISCRETIZATIONS", "bilinear", "expm1", "log_ratio", "zero_order_hold"]
 
 
 def bilinear(A: Tensor, B: Tensor, dt: Tensor) -> tuple[Tensor, Tensor]:
-    """The trapezoid rule: log_a = log((1 + ΔA/2) / (1 - ΔA/2)), b = Δ B / (1 - ΔA/2). Arguments as above."""
+    """The trapezoid rule: log_a = log((1 + ΔA/2) / (1 - ΔA/2)), b = Δ B / (1 - ΔA/2).
+
+    Arguments and result are those of `zero_order_hold`.
+    """
     half = A * dt / 2
     return log_ratio(half), dt * B / (1 - half)
 
 
 DISCRETIZATIONS = {"zoh": zero_order_hold, "bilinear": bilinear}
-
-
-def expm1(z: Tensor) -> Tensor:
-    """exp(z) - 1 of complex z: e^x cos y - 1 = (e^x - 1) cos y - 2 sin²(y/2)."""
-    x, y = z.real, z.imag
-    return torch.complex(torch.expm1(x) * y.cos() - 2 * (y / 2).sin().square(), x.exp() * y.sin())
 
 
 def log_ratio(z: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from ssmbio.kernels.zero_order_hold import zero_order_hold
 from ssmbio.mixers.complex_parameters import Eigenvalues, complex_normal, complex_parameter, pairs_of
 from ssmbio.mixers.discretization import DISCRETIZATIONS
 from ssmbio.mixers.hippo import normal_plus_low_rank
@@ -66,7 +67,7 @@ class DiagonalSSM(ScannedSSM):
         super().__init__(d_model, pairs_of(d_state))
         if discretization not in DISCRETIZATIONS:
             raise ValueError(f"discretization must be one of {', '.join(DISCRETIZATIONS)}; got {discretization!r}")
-        self.discretize = DISCRETIZATIONS[discretization]
+        self.discretization = discretization
         self.lr = lr
         copies = 1 if shared else d_model
         self.A = Eigenvalues(s4d_eigenvalues(init, d_state).repeat(copies, 1), lr)
@@ -79,7 +80,12 @@ class DiagonalSSM(ScannedSSM):
         return self.dt.rate
 
     def system(self) -> tuple[Tensor, Tensor, Tensor]:
-        log_a, b = self.discretize(self.A(), torch.view_as_complex(self.B), self.dt()[:, None])
+        if self.discretization == "zoh" and self.B.is_cuda:
+            # One kernel each way, in place of one for every operation on (D, N) numbers.
+            log_a, b = zero_order_hold(self.A.log_decay, self.A.frequency, self.B, self.dt.log_dt, self.rate)
+        else:
+            discretize = DISCRETIZATIONS[self.discretization]
+            log_a, b = discretize(self.A(), torch.view_as_complex(self.B), self.dt()[:, None])
         return log_a, b, torch.view_as_complex(self.C)
 
     def optimizer_settings(self) -> dict[str, dict[str, float]]:
