@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ssmbio.kernels.lti_scan.triton_plan import ROWS, Plan
-from ssmbio.kernels.lti_scan.triton_products import data_terms, product
+from ssmbio.kernels.lti_scan.triton_products import add_rounded, data_terms, product
 
 STAGES = 3  # turns loaded ahead, less one
 
@@ -44,13 +44,14 @@ def lti_scan_lags_kernel(
 
 @triton.jit
 def lag_product(g, x, lag, WIDE: tl.constexpr, EMULATED: tl.constexpr):
-    """lag + gᵀ x, both data."""
+    """lag + gᵀ x, both data; `lag` grows over all turns, and is no accumulator of the tensor cores."""
+    total = tl.zeros(lag.shape, tl.float32)
     g, g_low = data_terms(g, WIDE)
     x, x_low = data_terms(x, WIDE)
     if WIDE:
-        lag = product(tl.trans(g), x_low, lag, WIDE, EMULATED)
-        lag = product(tl.trans(g_low), x, lag, WIDE, EMULATED)
-    return product(tl.trans(g), x, lag, WIDE, EMULATED)
+        total = product(tl.trans(g), x_low, total, WIDE, EMULATED)
+        total = product(tl.trans(g_low), x, total, WIDE, EMULATED)
+    return add_rounded(lag, product(tl.trans(g), x, total, WIDE, EMULATED))
 
 
 @triton.jit

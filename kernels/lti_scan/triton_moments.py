@@ -26,6 +26,7 @@ from torch import Tensor
 from ssmbio.kernels.lti_scan.triton_lags import lag_product, lag_sums, store_lags
 from ssmbio.kernels.lti_scan.triton_plan import ROWS, Plan
 from ssmbio.kernels.lti_scan.triton_products import (
+    advance,
     data_product,
     data_terms,
     load_complex,
@@ -140,12 +141,12 @@ def lti_scan_moments_kernel(
         q = data_product(g, g_low, q1_im, q1_im_low, zero, WIDE, EMULATED)
         yr -= fold(q * hi, ROWS, WIDTH)
         yi += fold(q * hr, ROWS, WIDTH)
-        mr, mi = times(mr + STEPS * hr, mi + STEPS * hi, ar, ai)
-        mr = data_product(x, x_low, s1_re, s1_re_low, mr, WIDE, EMULATED)
-        mi = data_product(x, x_low, s1_im, s1_im_low, mi, WIDE, EMULATED)
-        hr, hi = times(hr, hi, ar, ai)
-        hr = data_product(x, x_low, s_re, s_re_low, hr, WIDE, EMULATED)
-        hi = data_product(x, x_low, s_im, s_im_low, hi, WIDE, EMULATED)
+        pr = data_product(x, x_low, s1_re, s1_re_low, zero, WIDE, EMULATED)
+        pi = data_product(x, x_low, s1_im, s1_im_low, zero, WIDE, EMULATED)
+        mr, mi = advance(mr + STEPS * hr, mi + STEPS * hi, ar, ai, pr, pi)
+        pr = data_product(x, x_low, s_re, s_re_low, zero, WIDE, EMULATED)
+        pi = data_product(x, x_low, s_im, s_im_low, zero, WIDE, EMULATED)
+        hr, hi = advance(hr, hi, ar, ai, pr, pi)
 
     tl.store(slopes + state, mr)
     tl.store(slopes + state + ROWS * WIDTH, mi)

@@ -8,7 +8,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ssmbio.kernels.lti_scan.triton_plan import ROWS, Plan
-from ssmbio.kernels.lti_scan.triton_products import data_product, data_terms, power_table, split, times
+from ssmbio.kernels.lti_scan.triton_products import advance, data_product, data_terms, power_table, split
 
 STAGES = 4  # turns loaded ahead, less one
 
@@ -55,13 +55,14 @@ def lti_scan_row_kernel(
     for turn in range(0, turns):
         tile = turns - 1 - turn if BACKWARDS else turn
         data, data_low = data_terms(tl.load(x + tile * (ROWS * STEPS) + place), WIDE)
+        zero = tl.zeros([ROWS, WIDTH], tl.float32)
         if MOMENT:
-            mr, mi = times(mr + STEPS * hr, mi + STEPS * hi, ar, ai)
-            mr = data_product(data, data_low, re1_high, re1_low, mr, WIDE, EMULATED)
-            mi = data_product(data, data_low, im1_high, im1_low, mi, WIDE, EMULATED)
-        hr, hi = times(hr, hi, ar, ai)
-        hr = data_product(data, data_low, re_high, re_low, hr, WIDE, EMULATED)
-        hi = data_product(data, data_low, im_high, im_low, hi, WIDE, EMULATED)
+            pr = data_product(data, data_low, re1_high, re1_low, zero, WIDE, EMULATED)
+            pi = data_product(data, data_low, im1_high, im1_low, zero, WIDE, EMULATED)
+            mr, mi = advance(mr + STEPS * hr, mi + STEPS * hi, ar, ai, pr, pi)
+        pr = data_product(data, data_low, re_high, re_low, zero, WIDE, EMULATED)
+        pi = data_product(data, data_low, im_high, im_low, zero, WIDE, EMULATED)
+        hr, hi = advance(hr, hi, ar, ai, pr, pi)
     out = pid * (2 * ROWS * WIDTH) + tl.arange(0, ROWS)[:, None] * WIDTH + n
     tl.store(ends + out, hr)
     tl.store(ends + out + ROWS * WIDTH, hi)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ssmbio.kernels.lti_scan.triton_plan import ROWS, Plan
 from ssmbio.kernels.lti_scan.triton_products import (
+    advance,
     data_product,
     data_terms,
     load_complex,
@@ -98,7 +99,8 @@ def lti_scan_tiles_kernel(
             out = tl.load(y + tile + place)
         out = state_product(hr, out_re, out_re_low, out, WIDE, EMULATED)
         out = state_product(hi, out_im, out_im_low, out, WIDE, EMULATED)
-        hr, hi = times(hr, hi, ar, ai)
-        hr = data_product(data, data_low, into_re, into_re_low, hr, WIDE, EMULATED)
-        hi = data_product(data, data_low, into_im, into_im_low, hi, WIDE, EMULATED)
+        zero = tl.zeros([ROWS, WIDTH], tl.float32)
+        pr = data_product(data, data_low, into_re, into_re_low, zero, WIDE, EMULATED)
+        pi = data_product(data, data_low, into_im, into_im_low, zero, WIDE, EMULATED)
+        hr, hi = advance(hr, hi, ar, ai, pr, pi)
         tl.store(y + tile + place, out.to(y.dtype.element_ty))
