@@ -44,6 +44,10 @@ def selective_scan(
     Every input has a gradient, and so has the final state. Inputs may be float32, bfloat16 or float16, mixed as the
     layer has them (float64 for all, with the torch backends); states and their gradients are float32.
 
+    Where `u` is float32, the Triton kernels' exponentials are as exact as float32. In bfloat16 and float16 they are the
+    hardware's, within two units in the last place of float32: a few millionths of what is returned in float32 (states,
+    gradients of A, delta_bias and states), where memories are tens of positions long, and more where they are longer.
+
     Args:
         u: (B, L, D), the input. With `cu_seqlens`, B is 1 and L the sequences' total.
         delta: (B, L, D), the step size, before bias and softplus; after them it must not be negative.

@@ -57,6 +57,7 @@ def backward(
     groups, states = B.shape[2], A.shape[1]
     packed = cu_seqlens is not None
     terms = 0 if u.device.type == "cpu" else 1 if B.dtype == C.dtype == torch.bfloat16 else 3
+    exact = u.dtype == torch.float32
     plan = plan_sums(batch, length, channels, states, groups, u.device)
     quarters = replace(plan_rows(batch, length, channels, states, groups), chunk=plan.chunk // QUARTERS)
     staged = stage_rows(B, C, plan, reverse)
@@ -65,7 +66,7 @@ def backward(
         "CHANNELS": channels, "GROUPS": groups, "N": states,
         "SOFTPLUS": delta_softplus, "HAS_BIAS": delta_bias is not None, "HAS_Z": z is not None,
         "HAS_D_FINAL": d_final_state is not None, "PACKED": packed, "REVERSE": reverse, "MASK_L": length % UNIT != 0,
-        "NV": plan.padded_states // 4, "STEPS": STEPS,
+        "NV": plan.padded_states // 4, "STEPS": STEPS, "EXACT": exact,
     }  # fmt: skip
     batch_strides = (dy.stride(0), delta.stride(0), 0 if z is None else z.stride(0))
     row_strides = (dy.stride(1), delta.stride(1), 0 if z is None else z.stride(1))
@@ -83,7 +84,7 @@ def backward(
             maxnreg=128 if states <= 16 else None,  # 16 warps a multiprocessor: all programs at once
             **flags,
         )  # fmt: skip
-        carry_over_chunks(A, carry, sums, None if packed else d_final_state, quarters, backwards=True)
+        carry_over_chunks(A, carry, sums, None if packed else d_final_state, quarters, exact, backwards=True)
 
     du, ddelta, dz = (
         None if x is None else x.new_empty(x.shape, dtype=torch.float32 if wide else x.dtype) for x in (u, delta, z)

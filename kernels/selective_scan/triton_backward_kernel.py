@@ -9,15 +9,15 @@ import triton
 import triton.language as tl
 
 from ssmbio.kernels.selective_scan.triton_channel_sums import addends, store_over_channels
+from ssmbio.kernels.selective_scan.triton_exponentials import sigmoid, softplus_slope
 from ssmbio.kernels.selective_scan.triton_tiles import (
-    LOG2E,
+    decayed,
     decays,
     load_rows,
     load_staged_rows,
     load_state,
     over_states,
     program_place,
-    sigmoid,
     state_at_start,
     step_size,
     store_row,
@@ -49,7 +49,7 @@ def selective_scan_bwd_kernel(
     SOFTPLUS: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_Z: tl.constexpr, HAS_D_FINAL: tl.constexpr,
     PACKED: tl.constexpr, REVERSE: tl.constexpr, MASK_D: tl.constexpr, MASK_L: tl.constexpr, TERMS: tl.constexpr,
     NV: tl.constexpr, LANES: tl.constexpr, UNIT: tl.constexpr, STEPS: tl.constexpr,
-    QUARTERS: tl.constexpr,
+    QUARTERS: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     batch, c, group, block, channel, end = program_place(chunks, CHANNELS, GROUPS, LANES)
     KD: tl.constexpr = 1
@@ -118,7 +118,7 @@ def selective_scan_bwd_kernel(
             dts = ()
             time = tl.zeros([LANES, KD], tl.float32)
             for i in tl.static_range(STEPS):
-                dts = dts + (step_size(raws[i], shift, s0 + i < length, SOFTPLUS, HAS_BIAS, MASK_L),)
+                dts = dts + (step_size(raws[i], shift, s0 + i < length, SOFTPLUS, HAS_BIAS, MASK_L, EXACT),)
                 time += dts[i]
             time *= -0.5
             products = ()
@@ -132,12 +132,12 @@ def selective_scan_bwd_kernel(
                     h = state_at_start(h, mark, initial, channel, end, CHANNELS, N, HAS_STATE, LANES, NV, KD)
                 if i % 2 == 0:
                     Bs, Cs = load_staged_rows(BC_row + i * (2 * NP), NV, 2)
-                h = decays(dt, rates) * h
+                h = decayed(decays(dt, rates, EXACT), h, EXACT)
                 passed = h * Cs[i % 2]
                 remaining = h
                 h += over_states(dt * x) * Bs[i % 2]
                 if HAS_Z:
-                    s = sigmoid(gates[i])
+                    s = sigmoid(gates[i], EXACT)
                     y = sum_states(h * Cs[i % 2]) + skip * x
                     d_gate = g * y * s * (1.0 + gates[i] * (1.0 - s))
                     store_row(dz_row + i * SIGN * CHANNELS, d_gate, (row < end) & live, MASKED)
@@ -208,7 +208,7 @@ def selective_scan_bwd_kernel(
                 entering = back * Bs[i % 2]
                 p = over_states(g) * Cs[i % 2] + back
                 into = sum_states(p * Bs[i % 2])
-                back = decays(dt, rates) * p
+                back = decayed(decays(dt, rates, EXACT), p, EXACT)
                 # At the end of a tile or sequence what enters with b is in no sum: `remaining` was without it.
                 slope += slopes[i]
                 if i == STEPS - 1:
@@ -219,7 +219,7 @@ def selective_scan_bwd_kernel(
                 store_row(du + out_row + i * SIGN * CHANNELS, dt * into + skip * g, mask, MASKED)
                 d_step = slope + x * into
                 if SOFTPLUS:
-                    d_step *= tl.exp2((raws[i] + shift - dt) * LOG2E)  # the sigmoid of x is exp(x - softplus(x))
+                    d_step *= softplus_slope(raws[i] + shift, dt, EXACT)
                 if MASK_L:
                     d_step = tl.where(live, d_step, 0.0)
                 store_row(ddelta + out_row + i * SIGN * CHANNELS, d_step, mask, MASKED)

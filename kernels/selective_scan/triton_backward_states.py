@@ -5,14 +5,15 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
+from ssmbio.kernels.selective_scan.triton_exponentials import sigmoid
 from ssmbio.kernels.selective_scan.triton_tiles import (
+    decayed,
     decays,
     load_row,
     load_staged,
     load_state,
     over_states,
     program_place,
-    sigmoid,
     state_at_start,
     step_size,
     store_state,
@@ -28,7 +29,7 @@ def selective_scan_bwd_state_kernel(
     CHANNELS: tl.constexpr, GROUPS: tl.constexpr, N: tl.constexpr,
     SOFTPLUS: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_Z: tl.constexpr, HAS_D_FINAL: tl.constexpr,
     PACKED: tl.constexpr, REVERSE: tl.constexpr, MASK_D: tl.constexpr, MASK_L: tl.constexpr,
-    NV: tl.constexpr, LANES: tl.constexpr, KD: tl.constexpr, STEPS: tl.constexpr,
+    NV: tl.constexpr, LANES: tl.constexpr, KD: tl.constexpr, STEPS: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
     batch, c, group, _block, channel, end = program_place(chunks, CHANNELS, GROUPS, LANES * KD)
     NP: tl.constexpr = 4 * NV
@@ -52,23 +53,25 @@ def selective_scan_bwd_state_kernel(
         delta_row = delta + batch * stride_db + t0 * stride_dl + row
         if HAS_Z:
             z_row = z + batch * stride_zb + t0 * stride_zl + row
+        passed = tl.zeros([LANES, KD], tl.float32) if EXACT else total
         BC_row = BC + ((batch * GROUPS + group) * padded_length + s0) * (2 * NP)
         for i in tl.static_range(STEPS - 1, -1, -1):
             live = s0 + i < length
             mask = (row < end) & live
             raw = load_row(delta_row + i * SIGN * stride_dl, mask, MASKED)
-            dt = step_size(raw, shift, live, SOFTPLUS, HAS_BIAS, MASK_L)
+            dt = step_size(raw, shift, live, SOFTPLUS, HAS_BIAS, MASK_L, EXACT)
             g = load_row(dy_row + i * SIGN * stride_yl, mask, MASKED)
             if HAS_Z:
                 gate = load_row(z_row + i * SIGN * stride_zl, mask, MASKED)
-                g *= gate * sigmoid(gate)
+                g *= gate * sigmoid(gate, EXACT)
             if PACKED:
                 mark = tl.load(last + s0 + i)
                 back = state_at_start(back, mark, d_final, channel, end, CHANNELS, N, HAS_D_FINAL, LANES, NV, KD)
-                total = tl.where(mark > 0, float("inf"), total)
+                passed = tl.where(mark > 0, float("inf"), passed)
             _, c_row = load_staged(BC_row + i * (2 * NP), NV)
-            back = decays(dt, rates) * (over_states(g) * c_row + back)
-            total += dt
+            back = decayed(decays(dt, rates, EXACT), over_states(g) * c_row + back, EXACT)
+            passed += dt
+        total = total + passed if EXACT else passed
 
     place = (batch * chunks + c) * CHANNELS
     store_state(carry + place * NP, 4, 4 * CHANNELS, channel, end, back, NP, LANES, NV, KD)

@@ -1,7 +1,7 @@
 """The scan over chunks: from what each chunk does alone to the state, or adjoint, that enters it."""
 
 # Tuples grow in loops that Triton unrolls:
-# mypy: disable-error-code="assignment"
+# mypy: disable-error-code="assignment,var-annotated"
 
 from __future__ import annotations
 
@@ -9,21 +9,22 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ssmbio.kernels.selective_scan.triton_exponentials import LOG2E, exp_parts
 from ssmbio.kernels.selective_scan.triton_plan import Plan
-from ssmbio.kernels.selective_scan.triton_tiles import LOG2E
 
 
 def carry_over_chunks(
-    A: Tensor, states: Tensor, sums: Tensor, entering: Tensor | None, plan: Plan, backwards: bool
+    A: Tensor, states: Tensor, sums: Tensor, entering: Tensor | None, plan: Plan, exact: bool, backwards: bool
 ) -> None:
     """Replaces each chunk's local last state in `states` by the state that enters the chunk."""
-    block = 128
+    # Of many chunks as many at once as registers hold; EXACT needs some for itself.
+    block, ahead = 64, 16 if plan.chunks <= 16 else 32 if exact else 64
     elements = plan.padded_states * plan.channels
     selective_scan_carry_kernel[(triton.cdiv(elements, block), plan.batch)](
         A, states, sums, entering,
         plan.channels, plan.states, plan.chunks,
-        HAS_STATE=entering is not None, BACKWARDS=backwards, NV=plan.padded_states // 4, BLOCK=block, AHEAD=16,
-        num_warps=4,
+        HAS_STATE=entering is not None, BACKWARDS=backwards, EXACT=exact, NV=plan.padded_states // 4,
+        BLOCK=block, AHEAD=ahead, num_warps=block // 32,
     )  # fmt: skip
 
 
@@ -31,7 +32,8 @@ def carry_over_chunks(
 def selective_scan_carry_kernel(
     A, carry, sums, entering,
     channels, states, chunks,
-    HAS_STATE: tl.constexpr, BACKWARDS: tl.constexpr, NV: tl.constexpr, BLOCK: tl.constexpr, AHEAD: tl.constexpr,
+    HAS_STATE: tl.constexpr, BACKWARDS: tl.constexpr, EXACT: tl.constexpr, NV: tl.constexpr,
+    BLOCK: tl.constexpr, AHEAD: tl.constexpr,
 ):  # fmt: skip
     batch = tl.program_id(1).to(tl.int64)
     e = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -60,5 +62,10 @@ def selective_scan_carry_kernel(
             there = inside & (c >= 0) & (c < chunks)
             tl.store(carry + c * stride + e, h, mask=there)
             # An infinite sum says that a boundary of packed sequences lies in the chunk: nothing passes it.
-            decay = tl.where(total[i] == float("inf"), 0.0, tl.exp2(rates * (total[i] * LOG2E)))
-            h = decay * h + local[i]
+            cut = total[i] == float("inf")
+            if EXACT:
+                q, s = exp_parts(rates * total[i])
+                h = h * tl.where(cut, 0.0, s)
+                h = tl.where(cut, 0.0, q) * h + h + local[i]
+            else:
+                h = tl.where(cut, 0.0, tl.exp2(rates * (total[i] * LOG2E))) * h + local[i]

@@ -16,16 +16,17 @@ import triton.language as tl
 from torch import Tensor
 
 from ssmbio.kernels.selective_scan.triton_carry import carry_over_chunks
+from ssmbio.kernels.selective_scan.triton_exponentials import sigmoid
 from ssmbio.kernels.selective_scan.triton_plan import STEPS, UNIT, plan_rows, sequence_marks
 from ssmbio.kernels.selective_scan.triton_staging import stage_rows
 from ssmbio.kernels.selective_scan.triton_tiles import (
+    decayed,
     decays,
     load_row,
     load_staged,
     load_state,
     over_states,
     program_place,
-    sigmoid,
     state_at_start,
     step_size,
     store_row,
@@ -62,6 +63,7 @@ def forward(
     final_state = A.new_empty(sequences, channels, states)
     staged = stage_rows(B, C, plan, reverse)
     first, last = sequence_marks(cu_seqlens, length, plan.padded_length, reverse)
+    exact = u.dtype == torch.float32
     sizes = (length, plan.padded_length, plan.chunk, plan.chunks)
     flags = {
         "CHANNELS": channels, "GROUPS": groups, "N": states,
@@ -69,6 +71,7 @@ def forward(
         "PACKED": cu_seqlens is not None, "REVERSE": reverse,
         "MASK_D": plan.ragged_channels, "MASK_L": length % UNIT != 0,
         "NV": plan.padded_states // 4, "LANES": plan.lanes, "KD": plan.kd, "UNIT": UNIT, "STEPS": STEPS,
+        "EXACT": exact,
         "num_warps": plan.warps, "num_stages": 1,
     }  # fmt: skip
 
@@ -83,7 +86,8 @@ def forward(
             u.stride(1), delta.stride(1),
             **flags,
         )  # fmt: skip
-        carry_over_chunks(A, carry, sums, None if cu_seqlens is not None else initial_state, plan, backwards=False)
+        entering = initial_state if cu_seqlens is None else None
+        carry_over_chunks(A, carry, sums, entering, plan, exact, backwards=False)
     selective_scan_fwd_kernel[(plan.programs,)](
         u, delta, A, staged, D, z, delta_bias, initial_state, carry, first, last,
         y, final_state, checkpoints,
@@ -106,6 +110,7 @@ def selective_scan_fwd_state_kernel(
     SOFTPLUS: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_STATE: tl.constexpr, PACKED: tl.constexpr,
     REVERSE: tl.constexpr, MASK_D: tl.constexpr, MASK_L: tl.constexpr,
     NV: tl.constexpr, LANES: tl.constexpr, KD: tl.constexpr, UNIT: tl.constexpr, STEPS: tl.constexpr,
+    EXACT: tl.constexpr,
 ):  # fmt: skip
     batch, c, group, _block, channel, end = program_place(chunks, CHANNELS, GROUPS, LANES * KD)
     NP: tl.constexpr = 4 * NV
@@ -127,19 +132,21 @@ def selective_scan_fwd_state_kernel(
         t0 = length - 1 - s0 if REVERSE else s0
         u_row = u + batch * stride_ub + t0 * stride_ul + row
         delta_row = delta + batch * stride_db + t0 * stride_dl + row
+        passed = tl.zeros([LANES, KD], tl.float32) if EXACT else total
         for i in tl.static_range(STEPS):
             live = s0 + i < length
             row_mask = (row < end) & live
             raw = load_row(delta_row + i * SIGN * stride_dl, row_mask, MASKED)
-            dt = step_size(raw, shift, live, SOFTPLUS, HAS_BIAS, MASK_L)
+            dt = step_size(raw, shift, live, SOFTPLUS, HAS_BIAS, MASK_L, EXACT)
             x = load_row(u_row + i * SIGN * stride_ul, row_mask, MASKED)
             if PACKED:
                 mark = tl.load(first + s0 + i)
                 h = state_at_start(h, mark, initial, channel, end, CHANNELS, N, HAS_STATE, LANES, NV, KD)
-                total = tl.where(mark > 0, float("inf"), total)
+                passed = tl.where(mark > 0, float("inf"), passed)
             b, _ = load_staged(BC_row + i * (2 * NP), NV)
-            h = decays(dt, rates) * h + over_states(dt * x) * b
-            total += dt
+            h = decayed(decays(dt, rates, EXACT), h, EXACT) + over_states(dt * x) * b
+            passed += dt
+        total = total + passed if EXACT else passed
         BC_row += STEPS * 2 * NP
 
     place = (batch * chunks + c) * CHANNELS
@@ -159,6 +166,7 @@ def selective_scan_fwd_kernel(
     SOFTPLUS: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_STATE: tl.constexpr, PACKED: tl.constexpr,
     REVERSE: tl.constexpr, MASK_D: tl.constexpr, MASK_L: tl.constexpr,
     NV: tl.constexpr, LANES: tl.constexpr, KD: tl.constexpr, UNIT: tl.constexpr, STEPS: tl.constexpr,
+    EXACT: tl.constexpr,
 ):  # fmt: skip
     batch, c, group, _block, channel, end = program_place(chunks, CHANNELS, GROUPS, LANES * KD)
     NP: tl.constexpr = 4 * NV
@@ -199,19 +207,19 @@ def selective_scan_fwd_kernel(
             live = s0 + i < length
             row_mask = (row < end) & live
             raw = load_row(delta_row + i * SIGN * stride_dl, row_mask, MASKED)
-            dt = step_size(raw, shift, live, SOFTPLUS, HAS_BIAS, MASK_L)
+            dt = step_size(raw, shift, live, SOFTPLUS, HAS_BIAS, MASK_L, EXACT)
             x = load_row(u_row + i * SIGN * stride_ul, row_mask, MASKED)
             if PACKED:
                 mark = tl.load(first + s0 + i)
                 h = state_at_start(h, mark, initial, channel, end, CHANNELS, N, HAS_STATE, LANES, NV, KD)
             b, c_row = load_staged(BC_row + i * (2 * NP), NV)
-            h = decays(dt, rates) * h + over_states(dt * x) * b
+            h = decayed(decays(dt, rates, EXACT), h, EXACT) + over_states(dt * x) * b
             out = sum_states(h * c_row)
             if HAS_D:
                 out += skip * x
             if HAS_Z:
                 gate = load_row(z_row + i * SIGN * stride_zl, row_mask, MASKED)
-                out *= gate * sigmoid(gate)
+                out *= gate * sigmoid(gate, EXACT)
             store_row(y_row + i * SIGN * CHANNELS, out, row_mask, MASKED)
             if PACKED:
                 mark = tl.load(last + s0 + i)

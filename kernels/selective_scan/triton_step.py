@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ssmbio.kernels.selective_scan.triton_tiles import LOG2E, sigmoid, softplus
+from ssmbio.kernels.selective_scan.triton_exponentials import LOG2E, exp_parts, sigmoid, softplus
 
 TILE = 512  # states of a program: few, for at batch 1 it is the number of programs that hides latency
 
@@ -40,7 +40,7 @@ def step(
         B.stride(0), B.stride(1), C.stride(0), C.stride(1),
         CHANNELS=channels, GROUPS=groups, N=states,
         SOFTPLUS=delta_softplus, HAS_BIAS=delta_bias is not None, HAS_D=D is not None, HAS_Z=z is not None,
-        BLOCK=block, NP=padded, num_warps=4,
+        EXACT=u.dtype == torch.float32, BLOCK=block, NP=padded, num_warps=4,
     )  # fmt: skip
     return y, new_state
 
@@ -50,9 +50,15 @@ def _rows(tensor: Tensor) -> Tensor:
 
 
 @triton.jit
-def advance(h, dt, x, A2, b, c):
-    """h ← exp(Δ A) h + Δ x b over (BLOCK, NP), and Σ_n h c; A2 is A log2(e)."""
-    h = tl.exp2(dt[:, None] * A2) * h + (dt * x)[:, None] * b[None, :]
+def advance(h, dt, x, rates, b, c, EXACT: tl.constexpr = False):
+    """h ← exp(Δ A) h + Δ x b over (BLOCK, NP), and Σ_n h c; `rates` is A, without EXACT A log2(e)."""
+    if EXACT:
+        q, s = exp_parts(dt[:, None] * rates)
+        h = h * s
+        h = q * h + h
+    else:
+        h = tl.exp2(dt[:, None] * rates) * h
+    h = h + (dt * x)[:, None] * b[None, :]
     return h, tl.sum(h * c[None, :], axis=1)
 
 
@@ -62,7 +68,7 @@ def selective_scan_step_kernel(
     stride_u, stride_d, stride_z, stride_bb, stride_bg, stride_cb, stride_cg,
     CHANNELS: tl.constexpr, GROUPS: tl.constexpr, N: tl.constexpr,
     SOFTPLUS: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_D: tl.constexpr, HAS_Z: tl.constexpr,
-    BLOCK: tl.constexpr, NP: tl.constexpr,
+    EXACT: tl.constexpr, BLOCK: tl.constexpr, NP: tl.constexpr,
 ):  # fmt: skip
     WIDTH: tl.constexpr = CHANNELS // GROUPS
     BLOCKS: tl.constexpr = (WIDTH + BLOCK - 1) // BLOCK
@@ -75,7 +81,9 @@ def selective_scan_step_kernel(
     inside = known[:, None] & (n < N)[None, :]
 
     h = tl.load(state + batch * (CHANNELS * N) + place, mask=inside, other=0.0)
-    A2 = tl.load(A + place, mask=inside, other=0.0).to(tl.float32) * LOG2E
+    rates = tl.load(A + place, mask=inside, other=0.0).to(tl.float32)
+    if not EXACT:
+        rates *= LOG2E
     b = tl.load(B + batch * stride_bb + group * stride_bg + n, mask=n < N, other=0.0).to(tl.float32)
     c = tl.load(C + batch * stride_cb + group * stride_cg + n, mask=n < N, other=0.0).to(tl.float32)
     x = tl.load(u + batch * stride_u + channel, mask=known, other=0.0).to(tl.float32)
@@ -83,13 +91,13 @@ def selective_scan_step_kernel(
     if HAS_BIAS:
         dt += tl.load(bias + channel, mask=known, other=0.0).to(tl.float32)
     if SOFTPLUS:
-        dt = softplus(dt)
+        dt = softplus(dt, EXACT)
 
-    h, out = advance(h, dt, x, A2, b, c)
+    h, out = advance(h, dt, x, rates, b, c, EXACT)
     tl.store(new_state + batch * (CHANNELS * N) + place, h, mask=inside)
     if HAS_D:
         out += x * tl.load(D + channel, mask=known, other=0.0).to(tl.float32)
     if HAS_Z:
         gate = tl.load(z + batch * stride_z + channel, mask=known, other=0.0).to(tl.float32)
-        out *= gate * sigmoid(gate)
+        out *= gate * sigmoid(gate, EXACT)
     tl.store(y + batch * CHANNELS + channel, out.to(y.dtype.element_ty), mask=known)

@@ -1,4 +1,4 @@
-"""Small device functions of the selective scan's Triton kernels: rows, tiles of states, activations."""
+"""Small device functions of the selective scan's Triton kernels: rows, tiles of states, decays."""
 
 # Tuples grow in loops that Triton unrolls:
 # mypy: disable-error-code="assignment"
@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-LOG2E = tl.constexpr(1.4426950408889634)
+from ssmbio.kernels.selective_scan.triton_exponentials import LOG2E, exp_parts, softplus
 
 
 @triton.jit
@@ -29,35 +29,13 @@ def program_place(chunks, CHANNELS: tl.constexpr, GROUPS: tl.constexpr, BLOCK: t
 
 
 @triton.jit
-def softplus(x):
-    """log(1 + e^x) as max(x, 0) + log1p(e^-|x|).
-
-    The latter is a polynomial (Chebyshev fit on [0, 1], relative error 2e-7), so small steps keep their digits.
-    """
-    e = tl.exp2(-tl.abs(x) * LOG2E)
-    p = 0.0051058256067335606 * e - 0.028991956263780594
-    p = p * e + 0.07738073915243149
-    p = p * e - 0.13590599596500397
-    p = p * e + 0.1907130926847458
-    p = p * e - 0.2483394593000412
-    p = p * e + 0.3331793546676636
-    p = p * e - 0.4999943673610687
-    p = p * e + 0.9999999403953552
-    return tl.maximum(x, 0.0) + p * e
-
-
-@triton.jit
-def sigmoid(x):
-    return 1.0 / (1.0 + tl.exp2(-x * LOG2E))
-
-
-@triton.jit
-def step_size(x, bias, live, SOFTPLUS: tl.constexpr, HAS_BIAS: tl.constexpr, MASK_L: tl.constexpr):
+def step_size(x, bias, live, SOFTPLUS: tl.constexpr, HAS_BIAS: tl.constexpr, MASK_L: tl.constexpr,
+              EXACT: tl.constexpr):  # fmt: skip
     """Δ of one row (LANES, KD); zero past the end, where softplus would not be."""
     if HAS_BIAS:
         x += bias
     if SOFTPLUS:
-        x = softplus(x)
+        x = softplus(x, EXACT)
     if MASK_L:
         x = tl.where(live, x, 0.0)
     return x
@@ -213,9 +191,27 @@ def over_states(x):
 
 
 @triton.jit
-def decays(dt, rates):
-    """exp(Δ A) of (LANES, KD) and (LANES, KD, 4, NV). Rounded with log₂e is Δ, anew each time: A would stay wrong."""
-    return tl.exp2(over_states(dt * LOG2E) * rates)
+def decays(dt, rates, EXACT: tl.constexpr):
+    """exp(Δ A) of (LANES, KD) and (LANES, KD, 4, NV), as `decayed` takes it.
+
+    Without EXACT Δ and not A is rounded with log₂e, anew each time: A would stay wrong.
+    """
+    if EXACT:
+        a = exp_parts(over_states(dt) * rates)
+    else:
+        a = (tl.exp2(over_states(dt * LOG2E) * rates),)
+    return a
+
+
+@triton.jit
+def decayed(a, h, EXACT: tl.constexpr):
+    """exp(Δ A) h. EXACT is h + (exp(Δ A) - 1) h: only the sum is rounded, not a decay near 1."""
+    if EXACT:
+        h = h * a[1]
+        h = a[0] * h + h
+    else:
+        h = a[0] * h
+    return h
 
 
 @triton.jit

@@ -4,6 +4,12 @@ The rule: against the float64 reference, in outputs and every gradient, the root
 of the reference run in the precision of the inputs. Errors are shares of the result's root mean square, averaged over a
 few draws of the inputs, for a gradient of six numbers can be exact by luck. Where the reference comes closer than two
 roundings of float32 (a quarter of one of a half precision, whose results are rounded once) it counts as that close.
+
+One exception. In half precision the Triton kernels of `selective_scan` have their exponentials from the GPU, within two
+units in the last place of float32: 1.2e-7 each in a decay near 1. Exact ones would cost the time that half precision is
+there to save. Results in half precision do not show it. What is float32 and depends on the decays of all positions
+(`LONG_SUMS`) does, for the error of a decay comes back over the length of the memory, here tens of positions. It may
+differ by `TWO_UNITS_OF_DECAYS`, against the 4e-3 to which bfloat16 holds the inputs; on a GPU only, never in float32.
 """
 
 from __future__ import annotations
@@ -27,6 +33,9 @@ BACKENDS = [
     pytest.param("torch", torch.float64, 1e-12, id="torch"),
     pytest.param("triton", torch.float32, 2e-5, id="triton", marks=TRITON.marks),
 ]
+LONG_SUMS = ("final_state", "A", "delta_bias", "initial_state")
+TWO_UNITS_OF_DECAYS = 5e-6  # 2 · 1.2e-7 over a memory of twenty positions
+
 Tensors = dict[str, Tensor]
 Errors = dict[str, tuple[list[float], torch.dtype]]
 
@@ -252,7 +261,15 @@ def check_against_reference(case: Case, backend: str, reference: str = "referenc
         assert dtype == same_precision[name][1], f"{name}: {dtype} in place of {same_precision[name][1]}"
         closest = torch.finfo(dtype).eps * (0.25 if dtype in (torch.bfloat16, torch.float16) else 2)
         allowed = 2 * max(_mean(same_precision[name][0]), closest)
+        if hardware_exponentials(case, backend) and name in LONG_SUMS:
+            allowed = max(allowed, TWO_UNITS_OF_DECAYS)
         assert _mean(error) <= allowed, f"{name}: relative error {_mean(error):.3g}, allowed {allowed:.3g}"
+
+
+def hardware_exponentials(case: Case, backend: str) -> bool:
+    """Whether the exception at the top of this file is for this run."""
+    half = case.dtype in (torch.bfloat16, torch.float16)
+    return half and isinstance(case, ScanCase) and backend == "triton" and DEVICE == "cuda"
 
 
 def _record(errors: Errors, found: Tensors, exact: Tensors) -> None:
@@ -260,8 +277,12 @@ def _record(errors: Errors, found: Tensors, exact: Tensors) -> None:
     assert found.keys() == exact.keys()
     for name, value in exact.items():
         assert found[name].isfinite().all(), f"{name} is not finite"
-        share = _rms(found[name] - value) / max(_rms(value), 1e-30)
-        errors.setdefault(name, ([], found[name].dtype))[0].append(share)
+        errors.setdefault(name, ([], found[name].dtype))[0].append(relative_error(found[name], value))
+
+
+def relative_error(found: Tensor, exact: Tensor) -> float:
+    """Root mean square of the difference, as a share of that of the exact values."""
+    return _rms(found - exact) / max(_rms(exact), 1e-30)
 
 
 def _mean(errors: list[float]) -> float:
