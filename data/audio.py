@@ -189,7 +189,7 @@ class AudioClassData(LabelledData):
     Args:
         source: gives the splits, each an `AudioSet`.
         length: samples.
-        shift, gain, noise: see `ClipAugmentation`.
+        shift, gain, noise, speed: see `ClipAugmentation`.
         pad_to: batches are padded on the right to a multiple of this, so that pools of a model come out even.
         keep_mib: MiB of the samples of clips no longer than `length` that are kept in memory, for each split.
         batch_size and all others: see `LabelledData`.
@@ -207,6 +207,7 @@ class AudioClassData(LabelledData):
         shift: int = 0,
         gain: float = 0.0,
         noise: float | None = None,
+        speed: float = 0.0,
         val_fraction: float = 0.1,
         class_weights: bool = False,
         group_lengths: bool = False,
@@ -235,7 +236,7 @@ class AudioClassData(LabelledData):
         )
         _check_clips(length, pad_to, keep_mib)
         self.length, self.keep_mib = length, keep_mib
-        self.augment = ClipAugmentation(shift, gain, noise, seed)  # raises for what it cannot do
+        self.augment = ClipAugmentation(shift, gain, noise, seed, speed)  # raises for what it cannot do
         self.collate = AudioCollate(None, pad_to)
 
     def make_dataset(self, records: AudioSet, codes: Codes) -> LabelledClips:

@@ -1,4 +1,4 @@
-"""Augmentation of training clips: a shift, loudness, noise."""
+"""Augmentation of training clips: speed, a shift, loudness, noise."""
 
 from __future__ import annotations
 
@@ -28,12 +28,16 @@ class ClipAugmentation:
         noise: dB; white noise is added at a signal-to-noise ratio drawn evenly from [noise, 40], both as mean squares
             over the clip. A clip of zeros gets none. None adds none.
         seed: of the draws.
+        speed: clips run faster or slower round their middle, pitch and all, by a factor drawn evenly from
+            [1 - speed, 1 + speed] (Ko et al., Interspeech 2015), between samples linearly; what runs out is lost, and
+            zeros come in where there is nothing.
     """
 
     shift: int = 0
     gain: float = 0.0
     noise: float | None = None
     seed: int = 0
+    speed: float = 0.0
 
     def __post_init__(self) -> None:
         check_settings(
@@ -45,13 +49,16 @@ class ClipAugmentation:
                 self.noise is None or (_is_number(self.noise) and -20 <= self.noise <= _QUIETEST_NOISE),
                 f"a signal-to-noise ratio in decibels, -20 to {_QUIETEST_NOISE}, or to null",
             ),
+            ("speed", self.speed, _is_number(self.speed) and 0 <= self.speed <= 0.5, "a part of the speed, 0 to 0.5"),
         )
 
     def __call__(self, samples: Values, epoch: int, index: int) -> Values:
         """(n,) float32 as training sees them in this epoch."""
-        if not (self.shift or self.gain or self.noise is not None):
+        if not (self.speed or self.shift or self.gain or self.noise is not None):
             return samples
         rng = stream(self.seed, epoch, index)
+        if self.speed:
+            samples = _run_at(samples, rng.uniform(1 - self.speed, 1 + self.speed))
         if self.shift:
             samples = _shifted(samples, int(rng.integers(-self.shift, self.shift + 1)))
         if self.gain:
@@ -61,6 +68,12 @@ class ClipAugmentation:
             deviation = np.sqrt(np.mean(np.square(samples, dtype=np.float64)) / ratio)
             samples = samples + np.float32(deviation) * rng.standard_normal(len(samples), np.float32)
         return samples
+
+
+def _run_at(samples: Values, speed: float) -> Values:
+    middle = (len(samples) - 1) / 2
+    place = np.arange(len(samples))
+    return np.interp((place - middle) * speed + middle, place, samples, left=0.0, right=0.0).astype(np.float32)
 
 
 def _shifted(samples: Values, by: int) -> Values:

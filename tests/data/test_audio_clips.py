@@ -255,6 +255,25 @@ def test_noise_has_the_ratio_that_is_drawn() -> None:
     np.testing.assert_array_equal(augmented(silence, noise=-20)[0], silence)
 
 
+def test_speed_moves_everything_about_the_middle() -> None:
+    """A tone of 1/20 is one of speed/20 afterwards, in phase in the middle; a slower clip ends in zeros."""
+    middle = 499.5
+    place = np.arange(1000) - middle
+    samples = np.cos(2 * np.pi * place / 20).astype(np.float32)
+    speeds = []
+    for one in augmented(samples, speed=0.25):
+        inside = one[300:700]
+        spectrum = np.abs(np.fft.rfft(one * np.hanning(1000), 2**16))
+        speed = 20 * spectrum.argmax() / 2**16
+        np.testing.assert_allclose(inside, np.cos(2 * np.pi * speed * place[300:700] / 20), atol=0.05)
+        speeds.append(speed)
+        beyond = np.abs(place) * speed > middle + 1e-3 * 1000
+        assert (one[beyond] == 0).all()
+    assert min(speeds) == pytest.approx(0.75, abs=0.01)
+    assert max(speeds) == pytest.approx(1.25, abs=0.01)
+    assert np.mean(speeds) == pytest.approx(1, abs=0.03)
+
+
 def test_augmentation_is_seeded_and_off_by_default() -> None:
     samples = np.sin(np.arange(100)).astype(np.float32)
     assert ClipAugmentation()(samples, 0, 0) is samples
@@ -275,6 +294,7 @@ def test_augmentation_is_seeded_and_off_by_default() -> None:
         ({"gain": "loud"}, "gain loud; set data.gain"),
         ({"noise": 41}, "noise 41; set data.noise to a signal-to-noise ratio in decibels, -20 to 40, or to null"),
         ({"noise": True}, "noise True; set data.noise"),
+        ({"speed": 0.6}, "speed 0.6; set data.speed to a part of the speed, 0 to 0.5"),
     ],
 )
 def test_bad_augmentation(settings: dict, message: str) -> None:
