@@ -173,10 +173,9 @@ class AudioData(SplitLoaders):
             raise UserError("the model takes samples, not codes", mend="give a checkpoint of task=audio_generate")
         needed = Encoding.from_facts(audio["encoding"])
         if needed != self.encoding:
-            settings = f"data.encoding={needed.kind} data.bits={needed.bits} data.rescale={needed.rescale}".lower()
             raise UserError(
                 f"the clips are encoded as {_in_words(self.encoding)}, but the model takes {_in_words(needed)}",
-                mend=f"set {settings}",
+                mend=f"set {needed.overrides()}",
             )
 
 

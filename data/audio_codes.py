@@ -68,6 +68,10 @@ class Encoding:
         """As values that JSON can hold."""
         return asdict(self)
 
+    def overrides(self) -> str:
+        """As settings on a command line."""
+        return f"data.encoding={self.kind} data.bits={self.bits} data.rescale={str(self.rescale).lower()}"
+
     @property
     def levels(self) -> int:
         """How many codes there are."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,11 +12,14 @@ import torch
 from torch import Tensor
 
 from ssmbio.build import rebuild_pipeline
+from ssmbio.data.audio_codes import Encoding
 from ssmbio.data.sampler import check_state
 from ssmbio.errors import UserError
 from ssmbio.kinds import inputs_of
 from ssmbio.pipelines import AudioClassify, Classify, DnaClassify, PixelClassify, SequenceClassify
 from ssmbio.pipelines.base import CHECKPOINT_KEY, Pipeline
+
+log = logging.getLogger(__name__)
 
 CLASSIFIERS = tuple(task.task_name for task in (DnaClassify, PixelClassify, SequenceClassify, AudioClassify))
 
@@ -33,6 +37,10 @@ def read_checkpoint(path: str | Path, *tasks: str) -> dict[str, Any]:
     path = Path(path)
     if path.is_dir():
         path = path / "checkpoints" / "best.ckpt"
+        last = path.with_name("last.ckpt")
+        if last.is_file() and not path.exists():
+            what = "there is no best checkpoint: the run ended before its first validation"
+            raise UserError(what, where=path, mend=f"give ckpt={last}")
     if not path.is_file():
         raise UserError("no such checkpoint", where=path, mend="give ckpt=<run folder>/checkpoints/best.ckpt")
     try:
@@ -99,23 +107,41 @@ def initialize_from(pipeline: Pipeline, path: str | Path) -> None:
     """Fine-tuning: copy everything but the head from a checkpoint into a new pipeline.
 
     Raises:
-        UserError: another kind of inputs, another tokenizer, or a backbone of another shape.
+        UserError: another kind of inputs, another tokenizer or encoding, or a backbone of another shape.
     """
     checkpoint = read_checkpoint(path)
-    recipe = checkpoint[CHECKPOINT_KEY]
-    theirs, ours = inputs_of(recipe["facts"]), inputs_of(pipeline.facts)
+    check_inputs(pipeline, checkpoint[CHECKPOINT_KEY]["facts"], path)
+    check_weights(pipeline, checkpoint["state_dict"], path, skip="head.")
+    body = {name: value for name, value in checkpoint["state_dict"].items() if not name.startswith("head.")}
+    pipeline.load_state_dict(body, strict=False)
+
+
+def check_inputs(pipeline: Pipeline, facts: Mapping[str, Any], path: str | Path, same_rate: bool = False) -> None:
+    """Raise UserError unless a checkpoint with these facts reads what this pipeline reads, in the same encoding.
+
+    Whether the channels of images and audio fit, the weights show.
+
+    Args:
+        same_rate: audio must be at the same sample rate too. State spaces can be brought to another one, by their rate.
+    """
+    theirs, ours = inputs_of(facts), inputs_of(pipeline.facts)
     if theirs != ours:
         raise UserError(
             f"its model reads {theirs}, but this one {ours}",
             where=path,
             mend=f"give a checkpoint of task={pipeline.task_name}",
         )
-    # Images and audio have none; whether their channels fit, the weights show.
-    if recipe["facts"].get("tokenizer") != pipeline.facts.get("tokenizer"):
+    if facts.get("tokenizer") != pipeline.facts.get("tokenizer"):
         raise UserError("its tokenizer differs from this run's", where=path, mend="choose the same data/tokenizer")
-    check_weights(pipeline, checkpoint["state_dict"], path, skip="head.")
-    body = {name: value for name, value in checkpoint["state_dict"].items() if not name.startswith("head.")}
-    pipeline.load_state_dict(body, strict=False)
+    audio, own = facts.get("audio", {}), pipeline.facts.get("audio", {})
+    if audio.get("encoding") != own.get("encoding"):
+        needed = Encoding.from_facts(audio["encoding"])
+        raise UserError("its codes are encoded in another way", where=path, mend=f"set {needed.overrides()}")
+    if audio.get("sample_rate") != own.get("sample_rate"):
+        rates = f"it was trained at {audio['sample_rate']} Hz, and this run's clips are at {own['sample_rate']} Hz"
+        if same_rate:
+            raise UserError(rates, where=path, mend=f"set data.sample_rate={audio['sample_rate']}")
+        log.warning("%s: %s; the rate of a mixer's settings brings its steps along.", path, rates)
 
 
 def check_resume(pipeline: Pipeline, path: str | Path, settings: Mapping[str, int | bool]) -> None:
@@ -125,9 +151,11 @@ def check_resume(pipeline: Pipeline, path: str | Path, settings: Mapping[str, in
         settings: of the sampler, see `EpochSampler.settings`.
 
     Raises:
-        UserError: weights of another model, or taken within an epoch that could not go on under these settings.
+        UserError: other inputs, weights of another model, or taken within an epoch that could not go on under these
+            settings.
     """
     saved = read_checkpoint(path, pipeline.task_name)
+    check_inputs(pipeline, saved[CHECKPOINT_KEY]["facts"], path, same_rate=True)
     check_weights(pipeline, saved["state_dict"], path)
     for state in saved["loops"]["fit_loop"]["state_dict"].get("combined_loader", []):
         check_state(state, settings)

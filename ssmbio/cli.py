@@ -40,6 +40,7 @@ def run(config_name: str, command: Callable[[DictConfig], Any]) -> None:
 
     with one_line_errors(config_name):
         hydra.main(version_base="1.3", config_path=CONFIG_PACKAGE, config_name=config_name)(guarded)()
+        sys.stdout.flush()  # what fails, fails here
 
 
 @contextmanager
@@ -49,6 +50,9 @@ def one_line_errors(config_name: str) -> Iterator[None]:
         yield
     except UserError as error:
         fail(str(error))
+    except BrokenPipeError:  # who read our output has left, as `| head` does: there is no one to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it closes it
+        sys.exit(1)
     except (HydraException, OmegaConfBaseException) as error:
         if isinstance(error, InstantiationException) and not isinstance(error.__cause__, _FAULTS_OF_A_VALUE):
             raise

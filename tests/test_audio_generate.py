@@ -278,6 +278,36 @@ def test_fine_tuning_takes_the_body_of_the_same_task(trained):
     )
 
 
+def test_a_checkpoint_goes_on_with_its_own_encoding_alone(trained):
+    shutil.copytree("run", "encoded")
+    other, mend = "data.encoding=linear", "set data.encoding=mu_law data.bits=8 data.rescale=false"
+    expect_one_line(run("train", "ckpt=last", "run_dir=encoded", "trainer.max_epochs=2", other), "another way", mend)
+    expect_one_line(run("train", *TINY, "init_from=run", other, "run_dir=out"), "run: ", "another way", mend)
+
+
+def test_another_sample_rate_fine_tunes_but_does_not_resume(trained):
+    """It is told, for the rate of the mixers can bring their steps along."""
+    shutil.copytree("run", "slower")
+    half = f"data.sample_rate={RATE // 2}"
+    rates = f"trained at {RATE} Hz, and this run's clips are at {RATE // 2} Hz"
+    expect_one_line(
+        run("train", "ckpt=last", "run_dir=slower", "trainer.max_epochs=2", half), rates, f"set data.sample_rate={RATE}"
+    )
+    rate = "model.mixer.rate=2"
+    still = "callbacks.clips.enabled=false"
+    code, output = run("train", *TINY, "init_from=run", half, rate, still, "run_dir=tuned_slower")
+    assert code == 0
+    assert rates in output
+
+
+def test_a_run_without_a_validation_names_the_checkpoint_it_has(trained):
+    shutil.copytree("run", "short")
+    Path("short/checkpoints/best.ckpt").unlink()
+    expect_one_line(
+        run("generate", "ckpt=short", "out=out"), "before its first validation", "give ckpt=short/checkpoints/last.ckpt"
+    )
+
+
 def test_markov_models_of_the_same_codes(trained):
     code, output = run("baseline", *DATA, f"data.sample_rate={RATE}", "data.bits=6")
     assert code == 0, output

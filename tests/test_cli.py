@@ -106,3 +106,9 @@ def test_python_dash_m_prints_no_traceback(tmp_path):
     assert result.returncode == 1
     assert result.stderr.count("\n") == 1
     assert "did you mean task=dna_classify" in result.stderr
+
+
+def test_a_reader_that_leaves_is_no_fault() -> None:
+    command = f"{sys.executable} -m ssmbio.train --help | true"
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
+    assert result.stderr == ""
