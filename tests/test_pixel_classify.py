@@ -179,7 +179,7 @@ def test_fine_tuning_takes_the_body_and_makes_a_new_head(run, folder):
         "data.shortest=2",
         "data.longest=30",
     )
-    expect_one_line(run("train", *tokens, "init_from=first", "run_dir=no"), "its tokenizer differs")
+    expect_one_line(run("train", *tokens, "init_from=first", "run_dir=no"), "reads images, but this one sequences")
     assert not Path("no").exists()
 
 
