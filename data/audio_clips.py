@@ -28,6 +28,7 @@ class _Always(TypedDict):
     lengths: Tensor
     index: Tensor
     start: Tensor
+    full: bool
 
 
 class AudioBatch(_Always, total=False):
@@ -42,6 +43,7 @@ class AudioBatch(_Always, total=False):
         labels: (B,) int64 classes; absent without labels.
         fresh: (B,) bool, True where the state before the row must be zero and False where it is that after the same row
             of the batch before; there with data.carry alone.
+        full: whether all have L samples, as in `batches.Batch`.
     """
 
     samples: Tensor
@@ -264,6 +266,7 @@ class AudioCollate:
             lengths=torch.tensor(lengths),
             index=torch.tensor([example.index for example in examples]),
             start=torch.tensor([example.start for example in examples]),
+            full=min(lengths) == width,
         )
         batch["samples" if self.encoding is None else "codes"] = torch.from_numpy(values)
         if examples[0].label is not None:

@@ -22,6 +22,7 @@ class _Always(TypedDict):
     ids: Tensor
     lengths: Tensor
     index: Tensor
+    full: bool
 
 
 class Batch(_Always, total=False):
@@ -33,6 +34,7 @@ class Batch(_Always, total=False):
         index: (B,) int64, the place of each record in its split.
         labels: (B,) int64 classes, or (B, C) float32 of 0 and 1 when multi-label; absent without labels.
         weights: (B, L) float32, the soft-mask weight of each id, 0 at padding; absent unless asked for.
+        full: whether all have L ids; known before the batch goes to a device, it lets nothing wait for the lengths.
     """
 
     labels: Tensor
@@ -139,6 +141,7 @@ class Collate:
             ids=torch.from_numpy(ids),
             lengths=torch.tensor(lengths),
             index=torch.tensor([example.index for example in examples]),
+            full=min(lengths) == ids.shape[1],
         )
         if examples[0].label is not None:
             batch["labels"] = torch.from_numpy(np.stack([np.asarray(example.label) for example in examples]))

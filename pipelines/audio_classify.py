@@ -53,27 +53,32 @@ class AudioClassify(Classify):
         super().__init__(embedding, backbone, facts, pooling, head_dropout, label_smoothing, optimizer, scheduler)
         self.sample_rate: int = sample_rate
 
-    def forward(self, samples: Tensor, lengths: Tensor) -> Tensor:
-        """samples (B, L) float32 padded right, lengths (B,) → logits (B, C); padding has no influence."""
+    def forward(self, samples: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """samples (B, L) float32 padded right, lengths (B,) → logits (B, C); padding has no influence.
+
+        Without lengths all are L long.
+        """
         return self.head(*self.encode(samples, lengths))
 
-    def features(self, samples: Tensor, lengths: Tensor) -> Tensor:
+    def features(self, samples: Tensor, lengths: Tensor | None = None) -> Tensor:
         """As `forward`, up to the pooled vector (B, D) that the head's linear map gets."""
         return self.head.pool(*self.encode(samples, lengths))
 
-    def encode(self, samples: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    def encode(self, samples: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Outputs of the backbone (B, L, D), and which of them are samples (B, L)."""
-        valid = valid_positions(lengths, samples.shape[1])
         # In float32 under autocast too: bfloat16 has fewer steps than a sample, and the residual stream starts here.
         with torch.autocast(samples.device.type, enabled=False):
             x = self.embedding(torch.stack([samples, companded(samples)], -1))
+        if lengths is None:
+            return self.backbone(x)[0], torch.ones_like(samples, dtype=torch.bool)
+        valid = valid_positions(lengths, samples.shape[1])
         if bool(valid.all()):
             return self.backbone(x)[0], valid
         x, _ = self.backbone(pack(x, valid), cu_seqlens=offsets(lengths))
         return unpack(x, valid), valid
 
     def inputs(self, batch: AudioBatch) -> tuple[Tensor, ...]:
-        return batch["samples"], batch["lengths"]
+        return (batch["samples"],) if batch["full"] else (batch["samples"], batch["lengths"])
 
     def collate(self, records: Sequence[Waveform]) -> AudioBatch:
         return AudioCollate(None, 1)([AudioExample(record.samples, i, 0) for i, record in enumerate(records)])

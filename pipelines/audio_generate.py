@@ -43,7 +43,6 @@ class AudioGenerate(Pipeline):
     task_name = "audio_generate"
     loss_unit = "bits a sample"
     reads = "audio"
-    static_forward = True
     measures = ("val/loss", "val/accuracy")
 
     def __init__(
@@ -103,6 +102,10 @@ class AudioGenerate(Pipeline):
 
     def inputs(self, batch: AudioBatch) -> tuple[Tensor, ...]:
         return (batch["codes"].long(),)
+
+    def static_forward(self, batch: AudioBatch) -> bool:
+        """As that of `Pipeline`; with a carried state the loss does not call `forward`."""
+        return not self.carry
 
     def loss(self, batch: AudioBatch) -> Tensor:
         """Mean bits a sample over the samples of a batch; padding counts for nothing."""

@@ -39,8 +39,6 @@ class Pipeline(LightningModule):
     loss_unit = "nats"
     reads = "sequences"
     """The kind of data it takes: sequences, images or audio."""
-    static_forward = False
-    """Whether `forward` does the same for all batches of a shape, so that a CUDA graph can stand for it."""
     measures: tuple[str, ...] = ()
     """What validation measures, which is what callbacks may monitor."""
 
@@ -61,6 +59,10 @@ class Pipeline(LightningModule):
     def inputs(self, batch: Any) -> tuple[Tensor, ...]:
         """What `forward` takes of a batch."""
         raise NotImplementedError
+
+    def static_forward(self, batch: Any) -> bool:
+        """Whether `forward` does the same for all batches of these shapes, so that a CUDA graph can stand for it."""
+        return len(self.inputs(batch)) == 1  # without lengths, on which it would depend
 
     def loss(self, batch: Any) -> Tensor:
         raise NotImplementedError

@@ -53,10 +53,12 @@ class DnaClassify(SequenceClassify):
         """Whether `infer` takes the mean of both strands."""
         self.both_strands = both_strands
 
-    def infer(self, ids: Tensor, lengths: Tensor) -> Tensor:  # type: ignore[override]
+    def infer(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """Logits as evaluation and prediction use them: of one strand, or the mean of both; shapes as for `forward`."""
-        logits = self(ids, lengths)
+        logits = self(ids) if lengths is None else self(ids, lengths)
         if self.both_strands:
+            if lengths is None:
+                lengths = torch.full_like(ids[:, 0], ids.shape[1])
             logits = (logits + self(*self.other_strand(ids, lengths))) / 2
         return logits
 

@@ -34,7 +34,6 @@ class PixelClassify(Classify):
 
     task_name = "pixel_classify"
     reads = "images"
-    static_forward = True
     placed: ClassVar[bool] = False
 
     def __init__(

@@ -51,18 +51,21 @@ class SequenceClassify(Classify):
         super().__init__(embedding, backbone, facts, pooling, head_dropout, label_smoothing, optimizer, scheduler)
         self.tokenizer = tokenizer
 
-    def forward(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """ids (B, L) padded right, lengths (B,) → logits (B, C); padding and neighbours have no influence."""
+    def forward(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:
+        """ids (B, L) padded right, lengths (B,) → logits (B, C); padding and neighbours have no influence.
+
+        Without lengths all are L long. That takes the same way through the model as lengths that say so.
+        """
+        if lengths is None:
+            return self.head(self.backbone(self.embedding(ids))[0], torch.ones_like(ids, dtype=torch.bool))
         valid = valid_positions(lengths, ids.shape[1])
         if bool(valid.all()):
-            x, _ = self.backbone(self.embedding(ids))
-        else:
-            x, _ = self.backbone(self.embedding(pack(ids, valid)), cu_seqlens=offsets(lengths))
-            x = unpack(x, valid)
-        return self.head(x, valid)
+            return self(ids)
+        x, _ = self.backbone(self.embedding(pack(ids, valid)), cu_seqlens=offsets(lengths))
+        return self.head(unpack(x, valid), valid)
 
     def inputs(self, batch: Batch) -> tuple[Tensor, ...]:
-        return batch["ids"], batch["lengths"]
+        return (batch["ids"],) if batch["full"] else (batch["ids"], batch["lengths"])
 
     def collate(self, records: Sequence[Record]) -> Batch:
         encode = self.tokenizer.encode

@@ -318,7 +318,7 @@ def test_class_weights_of_the_data_reach_the_loss(problem):
     ids = torch.randint(7, 11, (4, 12), generator=torch.Generator().manual_seed(0))
     classes = torch.tensor([0, 1, 2, 1])
     labels = torch.nn.functional.one_hot(classes, 3).float() if problem == "multilabel" else classes
-    batch = Batch(ids=ids, lengths=torch.full((4,), 12), index=torch.arange(4), labels=labels)
+    batch = Batch(ids=ids, lengths=torch.full((4,), 12), index=torch.arange(4), full=True, labels=labels)
     with torch.no_grad():
         logits = pipeline(batch["ids"], batch["lengths"])
         found, unweighted = pipeline.loss(batch), plain.loss(batch)

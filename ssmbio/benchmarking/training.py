@@ -53,4 +53,5 @@ def random_batch(clips: int, length: int, levels: int, device: str) -> AudioBatc
         lengths=zeros + length,
         index=torch.arange(clips, device=device),
         start=zeros,
+        full=True,
     )

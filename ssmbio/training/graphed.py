@@ -13,29 +13,28 @@ from ssmbio.pipelines import Pipeline
 
 
 class GraphedTraining(Callback):
-    """Captures a pipeline's forward pass and its backward pass at the first batch of training, and replays them.
+    """Captures a pipeline's forward pass and its backward pass at a first batch of training, and replays them.
 
-    It does so on one CUDA device, for pipelines whose `forward` does the same for all batches of a shape
-    (`Pipeline.static_forward`). Batches of other shapes, the last of an epoch say, validation and tests run as ever.
+    It does so on one CUDA device, at the first batch for which `Pipeline.static_forward` holds: images, audio that is
+    generated, and rows without padding. Batches of other shapes or with padding, the last of an epoch, validation and
+    tests run as ever.
     The numbers are the same, and so are the weights' names; memory is that of the largest step, held throughout.
     """
 
     def __init__(self) -> None:
-        self._looked = False
+        self._captured = False
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        if self._looked:
+        if self._captured or pl_module.device.type != "cuda" or trainer.world_size > 1:
             return
-        self._looked = True
-        if pl_module.device.type != "cuda" or trainer.world_size > 1:
-            return
-        if isinstance(pl_module, Pipeline) and pl_module.static_forward:
+        if isinstance(pl_module, Pipeline) and pl_module.static_forward(batch):
+            self._captured = True
             with trainer.precision_plugin.forward_context():
                 graph_forward(pl_module, pl_module.inputs(batch))
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         pl_module.__dict__.pop("forward", None)
-        self._looked = False
+        self._captured = False
 
 
 HARMLESS = (

@@ -184,10 +184,13 @@ def test_collate_pads_on_the_right_with_silence() -> None:
     assert [row.tolist() for row in batch["codes"]] == [[7] * n + [encoding.zero] * (32 - n) for n in (3, 17, 0)]
     assert (batch["lengths"].tolist(), batch["index"].tolist()) == ([3, 17, 0], [0, 1, 2])
     assert batch["start"].tolist() == [100, 101, 102]
-    assert batch.keys() == {"codes", "lengths", "index", "start"}
+    assert batch.keys() == {"codes", "lengths", "index", "start", "full"}
     assert AudioCollate(encoding, 1)(examples)["codes"].shape == (3, 17)
     assert AudioCollate(encoding, 16)(examples[2:])["codes"].shape == (1, 16)
     assert AudioCollate(encoding, 17)(examples)["codes"].shape == (3, 17)
+    assert not batch["full"]
+    assert AudioCollate(encoding, 17)(examples[1:2])["full"]
+    assert not AudioCollate(encoding, 16)(examples[1:2])["full"]  # padded to 32
 
     labelled = [AudioExample(np.full(n, 0.5, np.float32), 0, 0, np.int64(n)) for n in (3, 20)]
     batch = AudioCollate(None, 16)(labelled)

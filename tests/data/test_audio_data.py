@@ -72,7 +72,10 @@ def epoch_of(loader: TrainingLoader, epoch: int) -> list[dict]:
 
 
 def plain(batches: Iterable[AudioBatch]) -> list[dict]:
-    return [{key: value.tolist() for key, value in batch.items()} for batch in batches]  # type: ignore[attr-defined]
+    def of(value: object) -> object:
+        return value.tolist() if isinstance(value, torch.Tensor) else value
+
+    return [{key: of(value) for key, value in batch.items()} for batch in batches]
 
 
 @pytest.mark.parametrize("settings", [{}, {"rescale": True}, {"encoding": "mu_law"}, {"length": 16, "pad_to": 1}])

@@ -64,7 +64,10 @@ def epoch_of(loader: TrainingLoader, epoch: int) -> list[AudioBatch]:
 
 
 def plain(batches: Iterable[AudioBatch]) -> list[dict]:
-    return [{key: value.tolist() for key, value in batch.items()} for batch in batches]  # type: ignore[attr-defined]
+    def of(value: object) -> object:
+        return value.tolist() if isinstance(value, torch.Tensor) else value
+
+    return [{key: of(value) for key, value in batch.items()} for batch in batches]
 
 
 def test_an_epoch_has_every_sample_once(root: Path) -> None:

@@ -40,8 +40,8 @@ def clips(*lengths: int) -> list[np.ndarray]:
 
 
 def logits(model: AudioClassify, *waveforms: np.ndarray, padding: int = 0) -> torch.Tensor:
-    samples, lengths = model.inputs(model.collate([Waveform(str(i), clip) for i, clip in enumerate(waveforms)]))
-    return model(torch.nn.functional.pad(samples, (0, padding), value=0.3), lengths)
+    batch = model.collate([Waveform(str(i), clip) for i, clip in enumerate(waveforms)])
+    return model(torch.nn.functional.pad(batch["samples"], (0, padding), value=0.3), batch["lengths"])
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last", "max", "attention"])
@@ -54,6 +54,15 @@ def test_logits_of_a_clip_are_its_own(backbone, pooling):
         torch.testing.assert_close(logits(model, clip), together[row : row + 1], rtol=0, atol=1e-5)
     torch.testing.assert_close(logits(model, *waveforms, padding=13), together, rtol=0, atol=1e-5)
     assert (together[0] - together[1]).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_full_clips_need_no_lengths(backbone):
+    model = classifier(backbone)
+    batch = model.collate([Waveform(str(i), clip) for i, clip in enumerate(clips(40, 40))])
+    (samples,) = model.inputs(batch)
+    assert torch.equal(model(samples), model(samples, batch["lengths"]))
+    assert torch.equal(model.features(samples), model.features(samples, batch["lengths"]))
 
 
 def test_a_hundredth_of_the_loudness_is_still_told_apart():

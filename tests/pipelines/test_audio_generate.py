@@ -36,7 +36,9 @@ def codes(rows: int, length: int, seed: int = 0) -> torch.Tensor:
 
 def batch_of(codes: torch.Tensor, lengths: list[int], fresh: list[bool] | None = None) -> AudioBatch:
     rows = torch.arange(len(codes))
-    batch = AudioBatch(codes=codes.to(torch.uint8), lengths=torch.tensor(lengths), index=rows, start=0 * rows)
+    batch = AudioBatch(
+        codes=codes.to(torch.uint8), lengths=torch.tensor(lengths), index=rows, start=0 * rows, full=False
+    )
     if fresh is not None:
         batch["fresh"] = torch.tensor(fresh)
     return batch

@@ -9,6 +9,7 @@ import torch
 
 from ssmbio.backbones import Stack
 from ssmbio.data.alphabet import reverse_complement
+from ssmbio.data.records import Record
 from ssmbio.data.tokenizers import BpeTokenizer, CharacterTokenizer, KmerTokenizer, Tokenizer
 from ssmbio.mixers import BiMamba, Mamba
 from ssmbio.pipelines import DnaClassify
@@ -45,6 +46,25 @@ def test_logits_are_the_same_alone_beside_longer_ones_and_for_any_padding(backbo
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
     torch.testing.assert_close(padded, alone, rtol=0, atol=1e-5)
     assert (alone[1] - alone[2]).abs().max() > 1e-3  # the logits do depend on the sequence
+
+
+@pytest.mark.parametrize("both_strands", [False, True])
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_full_rows_need_no_lengths(backbone, both_strands):
+    model = classifier(backbone)
+    model.set_both_strands(both_strands)
+    ids, lengths = batch_of([torch.randint(7, 11, (33,)) for _ in range(3)])
+    assert torch.equal(model(ids), model(ids, lengths))
+    assert torch.equal(model.infer(ids), model.infer(ids, lengths))
+
+
+@pytest.mark.parametrize(("sizes", "full"), [((9, 9), True), ((9, 8), False), ((1,), True)])
+def test_only_batches_without_padding_are_the_same_work_every_time(sizes, full):
+    model = classifier()
+    batch = model.collate([Record(name=str(n), sequence=b"A" * n) for n in sizes])
+    assert batch["full"] is full
+    assert len(model.inputs(batch)) == (1 if full else 2)
+    assert model.static_forward(batch) is full
 
 
 def test_gradients_do_not_see_padding():

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 
-from ssmbio.backbones import UNet
+from ssmbio.backbones import Stack, UNet
 from ssmbio.data.audio_clips import AudioBatch
-from ssmbio.mixers import S4D, Mamba
-from ssmbio.pipelines import AudioGenerate
+from ssmbio.data.tokenizers import CharacterTokenizer
+from ssmbio.mixers import S4D, BiMamba, Mamba
+from ssmbio.pipelines import AudioGenerate, DnaClassify
 from ssmbio.training.graphed import GraphedTraining, graph_forward
 
 FACTS = {
@@ -29,7 +31,9 @@ def batch(rows: int, seed: int, device: str) -> AudioBatch:
     random = torch.Generator().manual_seed(seed)
     codes = torch.randint(0, 256, (rows, 512), generator=random, dtype=torch.uint8)
     lengths = torch.full((rows,), 512)
-    return AudioBatch(codes=codes.to(device), lengths=lengths.to(device), index=torch.arange(rows), start=0 * lengths)
+    return AudioBatch(
+        codes=codes.to(device), lengths=lengths.to(device), index=torch.arange(rows), start=0 * lengths, full=True
+    )
 
 
 def trained(graphed: bool, dropout: float = 0.0) -> tuple[list[float], dict[str, torch.Tensor]]:
@@ -81,6 +85,51 @@ def test_evaluation_runs_without_the_graph():
     graph_forward(net.train(), net.inputs(given))
     with torch.no_grad():
         torch.testing.assert_close(net.eval()(*net.inputs(given)), expected)
+
+
+def classifier() -> DnaClassify:
+    torch.manual_seed(0)
+    facts = {"tokenizer": CharacterTokenizer().spec(), "labels": ["a", "b"], "problem": "binary", "max_length": 200}
+    return DnaClassify(Stack(32, 2, partial(BiMamba, d_state=8)), facts, pooling="max")
+
+
+def labelled(rows: int, lengths: tuple[int, ...], seed: int) -> dict[str, Any]:
+    random = torch.Generator().manual_seed(seed)
+    ids = torch.randint(7, 11, (rows, 96), generator=random)
+    made = torch.tensor(lengths).repeat(rows)[:rows]
+    ids[torch.arange(96) >= made[:, None]] = CharacterTokenizer().pad_id
+    full = bool((made == 96).all())
+    return {"ids": ids, "lengths": made, "index": torch.arange(rows), "labels": (ids == 7).sum(1) % 2, "full": full}
+
+
+def classified(graphed: bool) -> tuple[list[float], dict[str, torch.Tensor], int]:
+    """Losses of steps through the callback, the first and one more of padded rows; the weights; graphed steps."""
+    net = classifier().cuda().train()
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
+    precision = SimpleNamespace(forward_context=lambda: torch.autocast("cuda", torch.bfloat16, cache_enabled=False))
+    callback, trainer = GraphedTraining(), SimpleNamespace(world_size=1, precision_plugin=precision)
+    losses, graphs = [], 0
+    for step, lengths in enumerate(((96, 50), (96,), (96,), (30, 96), (96,))):
+        given = {k: v.cuda() if isinstance(v, torch.Tensor) else v for k, v in labelled(8, lengths, step).items()}
+        if graphed:
+            callback.on_train_batch_start(trainer, net, given, step)  # type: ignore[arg-type]
+            graphs += "forward" in net.__dict__
+        with precision.forward_context():
+            loss = net.loss(given)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses, net.state_dict(), graphs
+
+
+@pytest.mark.gpu
+def test_rows_without_padding_are_graphed_and_others_train_as_ever():
+    (losses, weights, graphs), (expected, expected_weights, _) = classified(True), classified(False)
+    assert graphs == 4  # from the first batch without padding on
+    assert losses == pytest.approx(expected, rel=1e-3)
+    for name, value in expected_weights.items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-2, atol=1e-3, msg=name)
 
 
 def test_without_a_gpu_the_model_stays_as_it_is():
