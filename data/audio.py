@@ -1,30 +1,27 @@
-"""The datamodules of audio: codes for a model that generates, samples for a classifier."""
+"""The datamodule of codes, for a model that generates."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
 
 from ssmbio.data.audio_augment import ClipAugmentation
-from ssmbio.data.audio_clips import AudioCollate, AudioPieces, AugmentedPieces, ClipReader, LabelledClips
+from ssmbio.data.audio_checks import check_clips, check_rate, is_whole, sample_rate_of
+from ssmbio.data.audio_clips import AudioCollate, AudioPieces, AugmentedPieces, ClipReader
 from ssmbio.data.audio_codes import Encoding
 from ssmbio.data.audio_set import AudioSet
 from ssmbio.data.audio_streams import CarriedPieces, LaneSampler
-from ssmbio.data.labelled import LabelledData, check_settings
-from ssmbio.data.labels import Codes
+from ssmbio.data.labelled import check_settings
 from ssmbio.data.loaders import SplitLoaders
-from ssmbio.data.records import LabelledSet, Source
+from ssmbio.data.records import Source
 from ssmbio.data.sampler import EpochSampler
 from ssmbio.errors import UserError
 
 log = logging.getLogger(__name__)
-
-SHORTEST = 16
-"""Samples that `length` must have at least."""
 
 
 class AudioData(SplitLoaders):
@@ -72,9 +69,9 @@ class AudioData(SplitLoaders):
     ) -> None:
         super().__init__()
         check_settings(
-            ("batch_size", batch_size, _whole(batch_size, 1), "1 or more"),
-            ("eval_batch_size", eval_batch_size, eval_batch_size is None or _whole(eval_batch_size, 1), "1 or more"),
-            ("bits", bits, _whole(bits, 1) and bits <= 8, "1 to 8"),
+            ("batch_size", batch_size, is_whole(batch_size, 1), "1 or more"),
+            ("eval_batch_size", eval_batch_size, eval_batch_size is None or is_whole(eval_batch_size, 1), "1 or more"),
+            ("bits", bits, is_whole(bits, 1) and bits <= 8, "1 to 8"),
             ("carry", carry, isinstance(carry, bool), "true or false"),
             (
                 "val_fraction",
@@ -82,9 +79,9 @@ class AudioData(SplitLoaders):
                 isinstance(val_fraction, (int, float)) and 0 < val_fraction < 1,
                 "a fraction between 0 and 1",
             ),
-            ("num_workers", num_workers, _whole(num_workers, 0), "0 or more"),
+            ("num_workers", num_workers, is_whole(num_workers, 0), "0 or more"),
         )
-        _check_clips(length, pad_to, keep_mib)
+        check_clips(length, pad_to, keep_mib)
         if carry and length % pad_to:
             raise UserError(
                 f"length {length} with carry=true", mend=f"set data.length to a multiple of data.pad_to = {pad_to}"
@@ -162,13 +159,15 @@ class AudioData(SplitLoaders):
     def facts(self) -> dict[str, Any]:
         """What a checkpoint must carry to use the model, as plain values that JSON can hold: `audio`, with sample_rate
         (Hz), length (samples) and encoding."""
-        return {"audio": {"sample_rate": _sample_rate(self), "length": self.length, "encoding": self.encoding.plain()}}
+        return {
+            "audio": {"sample_rate": sample_rate_of(self), "length": self.length, "encoding": self.encoding.plain()}
+        }
 
     def check_test(self, facts: Mapping[str, Any]) -> None:
         """Raises UserError for test clips whose codes the model of a checkpoint with these facts cannot take."""
         if self.test is None:
             return
-        audio = _check_rate(self.test.records, facts)
+        audio = check_rate(self.test.records, facts)
         if "encoding" not in audio:
             raise UserError("the model takes samples, not codes", mend="give a checkpoint of task=audio_generate")
         needed = Encoding.from_facts(audio["encoding"])
@@ -177,125 +176,6 @@ class AudioData(SplitLoaders):
                 f"the clips are encoded as {_in_words(self.encoding)}, but the model takes {_in_words(needed)}",
                 mend=f"set {needed.overrides()}",
             )
-
-
-class AudioClassData(LabelledData):
-    """Clips of a source as batches of samples for a classifier; see `AudioBatch`.
-
-    A clip is one example. Of one longer than `length` training sees a crop that lies anywhere in it, and evaluation the
-    middle; shorter ones are padded.
-
-    Args:
-        source: gives the splits, each an `AudioSet`.
-        length: samples.
-        shift, gain, noise, speed: see `ClipAugmentation`.
-        pad_to: batches are padded on the right to a multiple of this, so that pools of a model come out even.
-        keep_mib: MiB of the samples of clips no longer than `length` that are kept in memory, for each split.
-        batch_size and all others: see `LabelledData`.
-    """
-
-    give_training: ClassVar[str] = "give training clips too, below data.root"
-
-    def __init__(
-        self,
-        source: Source,
-        *,
-        batch_size: int = 16,
-        eval_batch_size: int | None = None,
-        length: int = 16000,
-        shift: int = 0,
-        gain: float = 0.0,
-        noise: float | None = None,
-        speed: float = 0.0,
-        val_fraction: float = 0.1,
-        class_weights: bool = False,
-        group_lengths: bool = False,
-        pad_to: int = 16,
-        keep_mib: int = 512,
-        num_workers: int = 0,
-        pin_memory: bool | None = None,
-        seed: int = 0,
-        labels: Sequence[str] | None = None,
-        problem: str | None = None,
-        shuffle_labels: bool = False,
-    ) -> None:
-        super().__init__(
-            source,
-            batch_size=batch_size,
-            eval_batch_size=eval_batch_size,
-            val_fraction=val_fraction,
-            class_weights=class_weights,
-            group_lengths=group_lengths,
-            num_workers=num_workers,
-            pin_memory=pin_memory,
-            seed=seed,
-            labels=labels,
-            problem=problem,
-            shuffle_labels=shuffle_labels,
-        )
-        _check_clips(length, pad_to, keep_mib)
-        self.length, self.keep_mib = length, keep_mib
-        self.augment = ClipAugmentation(shift, gain, noise, seed, speed)  # raises for what it cannot do
-        self.collate = AudioCollate(None, pad_to)
-
-    def make_dataset(self, records: AudioSet, codes: Codes) -> LabelledClips:
-        records.check_samples()
-        return LabelledClips(ClipReader(records, keep=self.keep_mib << 20), codes, self.length, self.augment)
-
-    def _setup_training(self, splits: Mapping[str, LabelledSet]) -> None:
-        if "train" in splits:
-            _check_labels(splits["train"])
-        super()._setup_training(splits)
-
-    def _encode(self, records: LabelledSet) -> Codes:
-        _check_labels(records)
-        return super()._encode(records)
-
-    def facts(self) -> dict[str, Any]:
-        """Those of every classifier, and `audio`: sample_rate (Hz) and length (samples)."""
-        return {"audio": {"sample_rate": _sample_rate(self), "length": self.length}, **self.shared_facts()}
-
-    def check_test(self, facts: Mapping[str, Any]) -> None:
-        if self.test is not None:
-            _check_rate(self.test.records, facts)
-
-
-def _whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
-
-
-def _check_clips(length: int, pad_to: int, keep_mib: int) -> None:
-    check_settings(
-        ("length", length, _whole(length, SHORTEST), f"a whole number of samples, {SHORTEST} or more"),
-        ("pad_to", pad_to, _whole(pad_to, 1), "1 or more"),
-        ("keep_mib", keep_mib, _whole(keep_mib, 0), "0 or more"),
-    )
-
-
-def _sample_rate(data: SplitLoaders) -> int:
-    split = data.test if data.train is None else data.train
-    assert split is not None, "setup() comes first"
-    return split.records.sample_rate
-
-
-def _check_labels(clips: LabelledSet) -> None:
-    for index in range(len(clips)):
-        if clips.label_of(index) is None:
-            mend = "put it into a folder named for its label, or give it one in splits.csv"
-            raise UserError("the clip has no label", where=clips.where(index), mend=mend)
-
-
-def _check_rate(clips: AudioSet, facts: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The facts of audio; raises UserError unless there are some, and the clips have their sample rate."""
-    if "audio" not in facts:
-        raise UserError("these data are audio, but the model was trained on others", mend="choose other data")
-    audio, rate = facts["audio"], clips.sample_rate
-    if audio["sample_rate"] != rate:
-        raise UserError(
-            f"the clips are at {rate} Hz, but the model was trained at {audio['sample_rate']} Hz",
-            mend=f"set data.sample_rate={audio['sample_rate']}",
-        )
-    return audio
 
 
 def _in_words(encoding: Encoding) -> str:

@@ -19,6 +19,7 @@ ALLOWED_MODULES = (
     "ssmbio.heads",
     "ssmbio.pipelines",
     "ssmbio.data.audio",
+    "ssmbio.data.audio_labels",
     "ssmbio.data.audio_folder",
     "ssmbio.data.plucked",
     "ssmbio.data.sources",

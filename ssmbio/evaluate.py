@@ -15,7 +15,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from ssmbio import cli
 from ssmbio.build import build_allowed
 from ssmbio.checkpoints import CLASSIFIERS, load_pipeline
-from ssmbio.data.audio import AudioClassData, AudioData
+from ssmbio.data.audio import AudioData
+from ssmbio.data.audio_labels import AudioClassData
 from ssmbio.data.loaders import SplitLoaders
 from ssmbio.data.pixels import ImageFacts
 from ssmbio.data.tokenizers import tokenizer_from_spec

@@ -10,8 +10,9 @@ import pytest
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from ssmbio.data.audio import AudioClassData, AudioData
+from ssmbio.data.audio import AudioData
 from ssmbio.data.audio_files import write_audio
+from ssmbio.data.audio_labels import AudioClassData
 from ssmbio.errors import UserError
 
 CONF = Path(__file__).parents[2] / "conf"

@@ -16,11 +16,12 @@ import soundfile
 import torch
 from hydra.utils import instantiate
 
-from ssmbio.data.audio import AudioClassData, AudioData
+from ssmbio.data.audio import AudioData
 from ssmbio.data.audio_augment import ClipAugmentation
 from ssmbio.data.audio_clips import AudioBatch, ClipReader
 from ssmbio.data.audio_codes import Encoding
 from ssmbio.data.audio_folder import AudioFolderSource
+from ssmbio.data.audio_labels import AudioClassData
 from ssmbio.data.sampler import TrainingLoader
 from ssmbio.errors import UserError
 
