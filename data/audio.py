@@ -38,7 +38,8 @@ class AudioData(SplitLoaders):
         carry: train on the pieces in order, with a state carried from each to the next; see `LaneSampler`.
         val_fraction: of the clips of train, drawn where the source has no val.
         pad_to: batches are padded on the right to a multiple of this, so that pools of a model come out even.
-        keep_mib: MiB of the codes of clips no longer than `length` that are kept in memory, for each split.
+        keep_mib: MiB of the codes of clips no longer than `length` that are kept in memory, for each split; with `gain`
+            of the training clips' samples, four times as large.
         num_workers: processes that read; 0 reads in this one.
         pin_memory: None pins where there is a GPU.
         gain: dB; training crops are louder or quieter by a number drawn evenly from [-gain, gain], cut off at ±1.

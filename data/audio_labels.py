@@ -71,7 +71,7 @@ class AudioClassData(LabelledData):
         )
         check_clips(length, pad_to, keep_mib)
         self.length, self.keep_mib = length, keep_mib
-        self.augment = ClipAugmentation(shift, gain, noise, seed, speed)  # raises for what it cannot do
+        self.augment = ClipAugmentation(shift, gain, noise, seed=seed, speed=speed)  # raises for what it cannot do
         self.collate = AudioCollate(None, pad_to)
 
     def make_dataset(self, records: AudioSet, codes: Codes) -> LabelledClips:

@@ -52,7 +52,7 @@ def divided_at_random(
         labels: (n,), what rows are told apart by.
         fractions: for val and test; the rest is train.
     """
-    names = np.array([str(label) for label in labels])
+    names = np.array(["" if label is None else str(label) for label in labels])
     order = np.random.default_rng(seed).permutation(len(names))
     parts: dict[str, list[npt.NDArray[np.int64]]] = {split: [] for split in SPLITS}
     for name in np.unique(names):

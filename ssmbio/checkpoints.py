@@ -39,7 +39,7 @@ def read_checkpoint(path: str | Path, *tasks: str) -> dict[str, Any]:
         path = path / "checkpoints" / "best.ckpt"
         last = path.with_name("last.ckpt")
         if last.is_file() and not path.exists():
-            what = "there is no best checkpoint: the run ended before its first validation"
+            what = "there is none yet: it comes with the first validation"
             raise UserError(what, where=path, mend=f"give ckpt={last}")
     if not path.is_file():
         raise UserError("no such checkpoint", where=path, mend="give ckpt=<run folder>/checkpoints/best.ckpt")

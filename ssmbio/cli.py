@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import re
+import select
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -50,9 +51,6 @@ def one_line_errors(config_name: str) -> Iterator[None]:
         yield
     except UserError as error:
         fail(str(error))
-    except BrokenPipeError:  # who read our output has left, as `| head` does: there is no one to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python would complain when it closes it
-        sys.exit(1)
     except (HydraException, OmegaConfBaseException) as error:
         if isinstance(error, InstantiationException) and not isinstance(error.__cause__, _FAULTS_OF_A_VALUE):
             raise
@@ -60,6 +58,8 @@ def one_line_errors(config_name: str) -> Iterator[None]:
     except OSError as error:
         if error.errno is None:
             raise
+        if isinstance(error, BrokenPipeError) and reader_has_left():
+            sys.exit(1)
         fail(
             f"{error.filename or 'writing'}: {error.strerror}; free some space or choose another path, then run again."
         )
@@ -88,6 +88,20 @@ def faults_of(part: str) -> Iterator[None]:
 def one_line(error: BaseException) -> str:
     """The message of an error of a library, with its lines joined."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def reader_has_left() -> bool:
+    """Whether standard output is a pipe that nobody reads any more, as after `| head`: there is no one to tell."""
+    try:
+        output = sys.stdout.fileno()
+    except (OSError, ValueError):  # no file behind it
+        return False
+    state = select.poll()
+    state.register(output, select.POLLOUT)
+    if not any(flags & select.POLLERR for _, flags in state.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), output)  # or Python would complain when it closes it
+    return True
 
 
 def fail(message: str, code: int = 1) -> None:

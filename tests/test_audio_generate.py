@@ -304,7 +304,9 @@ def test_a_run_without_a_validation_names_the_checkpoint_it_has(trained):
     shutil.copytree("run", "short")
     Path("short/checkpoints/best.ckpt").unlink()
     expect_one_line(
-        run("generate", "ckpt=short", "out=out"), "before its first validation", "give ckpt=short/checkpoints/last.ckpt"
+        run("generate", "ckpt=short", "out=out"),
+        "it comes with the first validation",
+        "give ckpt=short/checkpoints/last.ckpt",
     )
 
 

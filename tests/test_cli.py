@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import subprocess
 import sys
 
 import pytest
 from hydra.core.global_hydra import GlobalHydra
+
+from ssmbio.cli import one_line_errors
 
 
 @pytest.fixture
@@ -109,6 +112,12 @@ def test_python_dash_m_prints_no_traceback(tmp_path):
 
 
 def test_a_reader_that_leaves_is_no_fault() -> None:
-    command = f"{sys.executable} -m ssmbio.train --help | true"
-    result = subprocess.run(command, shell=True, capture_output=True, text=True, check=False)
-    assert result.stderr == ""
+    command = f"set -o pipefail; {sys.executable} -m ssmbio.train --help | true"
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (1, "")
+
+
+def test_another_pipe_that_breaks_is_one(capsys) -> None:
+    with pytest.raises(SystemExit), one_line_errors("train"):
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe", "events")
+    assert capsys.readouterr().err.startswith("error: events: Broken pipe")

@@ -6,7 +6,7 @@ data are two terms of TF32 each, three products: TF32x3, whose error is that of 
 
 That holds for one turn. The tensor cores cut off, toward zero, whenever they add to their float32 accumulator, once for
 8 TF32 or 16 bfloat16 terms: errors of one sign, which over turns would be a drift of sums and an extra decay of states
-(1e-5 at 2^18 positions, more at more). So the products of a turn start from zero, the small terms first, and what is
+(2e-5 at 2^18 positions, more at more). So the products of a turn start from zero, the small terms first, and what is
 kept over turns is added to them in plain float32, rounded to nearest.
 """
 

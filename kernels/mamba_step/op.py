@@ -31,7 +31,8 @@ def mamba_step(
 
     Decoding one sequence is a chain of products of a matrix and a vector, each over before the next is launched. So in
     Triton the layer is three kernels at small batches, and at large ones torch's three products with a kernel between
-    them; both take weights as they are stored (no casts, no -exp(A_log) beforehand) and keep float32 in between.
+    them; both take weights as they are stored (no casts, no -exp(A_log) beforehand) and keep float32 in between. Their
+    exponentials are the hardware's whatever the dtype, where those of `selective_scan` in float32 are exact.
     Differentiable; the kernels have no backward pass and run where no gradient is recorded (`torch.no_grad()`).
 
     Args:

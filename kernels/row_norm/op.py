@@ -54,7 +54,7 @@ def row_norm_beside(
     dtype: torch.dtype | None = None,
     backend: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    """x itself and `row_norm` of it, for a residual stream and the branch beside it: x + f(norm(x)).
+    """A view of x and `row_norm` of it, for a residual stream and the branch beside it: x + f(norm(x)).
 
     The gradients that come back through the two are added in the kernel, which saves a pass over memory. Arguments and
     errors as in `row_norm`.

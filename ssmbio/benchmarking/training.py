@@ -30,10 +30,10 @@ class TrainingStep:
         self._to_capture = graphs
 
     def __call__(self) -> None:
+        if self._to_capture:
+            graph_forward(self._pipeline, self._pipeline.inputs(self._batch), self._autocast)
+            self._to_capture = False
         with self._autocast():
-            if self._to_capture:
-                graph_forward(self._pipeline, self._pipeline.inputs(self._batch))
-                self._to_capture = False
             loss = self._pipeline.loss(self._batch)
         self._optimizer.zero_grad()
         loss.backward()

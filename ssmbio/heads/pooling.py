@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from ssmbio.layers import Linear
+
 
 class MeanPool(nn.Module):
     """Mean over the valid positions."""
@@ -46,7 +48,7 @@ class AttentionPool(nn.Module):
 
     def __init__(self, d_model: int) -> None:
         super().__init__()
-        self.score = nn.Sequential(nn.Linear(d_model, d_model), nn.Tanh(), nn.Linear(d_model, 1))
+        self.score = nn.Sequential(Linear(d_model, d_model), nn.Tanh(), Linear(d_model, 1))
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """x (B, L, D), valid (B, L) bool → (B, D)."""

@@ -11,6 +11,6 @@ class Linear(nn.Linear):
     """`nn.Linear`; on a GPU the gradient of its bias costs one pass over memory."""
 
     def forward(self, input: Tensor) -> Tensor:
-        if self.bias is None or input.device.type != "cuda" or not input.numel():
+        if self.bias is None or input.device.type != "cuda":
             return super().forward(input)
         return linear(input, self.weight, self.bias)

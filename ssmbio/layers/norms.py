@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ssmbio.kernels.dispatch import triton_obstacle
 from ssmbio.kernels.row_norm import row_norm, row_norm_beside
 
 _MOST_CHANNELS = 8192  # a row is held by one program
@@ -25,7 +26,7 @@ class LayerNorm(nn.LayerNorm):
         self.narrow = narrow
 
     def forward(self, input: Tensor, beside: bool = False) -> Any:
-        """input (…, D) → (…, D); `beside`: input and that, for x + f(norm(x)), their gradients added on the way."""
+        """input (…, D) → (…, D); `beside`: a view of the input and that, for x + f(norm(x)), as `row_norm_beside`."""
         if _fits(input):
             return (row_norm_beside if beside else row_norm)(input, *_arguments(self, input))
         y = super().forward(input)
@@ -50,7 +51,8 @@ class RMSNorm(nn.RMSNorm):
 
 
 def _fits(x: Tensor) -> bool:
-    return x.device.type == "cuda" and x.shape[-1] <= _MOST_CHANNELS and x.numel() > 0
+    """Whether the kernel is for it; elsewhere torch's own is as fast."""
+    return x.device.type == "cuda" and triton_obstacle(x) is None and x.shape[-1] <= _MOST_CHANNELS and x.numel() > 0
 
 
 def _arguments(norm: LayerNorm | RMSNorm, x: Tensor) -> tuple[Any, ...]:

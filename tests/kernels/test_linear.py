@@ -77,3 +77,26 @@ def test_under_autocast_it_is_as_torch_has_it_and_the_bias_is_summed_in_float32(
     (found,) = torch.autograd.grad(y, [bias], dy)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, dy.double().sum(0).float(), rtol=1e-5, atol=1e-4)
+
+
+@over_backends
+def test_sums_repeat_bit_for_bit_and_are_registered_as_torch_expects(backend: str) -> None:
+    x = normal(5000, 70)
+    assert torch.equal(column_sums(x, backend), column_sums(x, backend))
+    torch.library.opcheck(torch.ops.ssmbio.column_sums.default, (x, "torch"))
+
+
+def test_nothing_in_gives_zero_gradients() -> None:
+    x, weight, bias = normal(0, 5).requires_grad_(), normal(7, 5).requires_grad_(), normal(7).requires_grad_()
+    linear(x, weight, bias).sum().backward()
+    assert not weight.grad.any()
+    assert not bias.grad.any()
+
+
+def test_arguments_of_linear_are_named() -> None:
+    with pytest.raises(ValueError, match=r"x must be \(..., I\) = \(4, 5\); got \(4, 3\)"):
+        linear(normal(4, 3), normal(7, 5), normal(7))
+    with pytest.raises(ValueError, match=r"bias must be \(O\) = \(7,\); got \(6,\)"):
+        linear(normal(4, 5), normal(7, 5), normal(6))
+    with pytest.raises(ValueError, match=r"weight must be \(O, I\)"):
+        linear(normal(4, 5), normal(7), normal(7))

@@ -159,3 +159,19 @@ def test_registration_holds_for_every_use_of_torch() -> None:
         torch.library.opcheck(
             torch.ops.ssmbio.row_norm_forward.default, (*leaves, EPS, leaves[2] is not None, torch.bfloat16, "torch")
         )
+
+
+@over_backends
+def test_results_repeat_bit_for_bit(backend: str) -> None:
+    x, weight, bias, dy = rows((5000, 24))
+    first, second = (results(x, weight.float(), bias.float(), dy, True, backend) for _ in range(2))
+    assert all(map(torch.equal, first, second))
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_the_backward_op_is_registered_as_torch_expects(residual: bool) -> None:
+    x, weight, _, dy = rows((3, 8))
+    beside = torch.ones_like(x) if residual else None
+    torch.library.opcheck(
+        torch.ops.ssmbio.row_norm_backward.default, (dy, x, weight.float(), beside, EPS, True, "torch")
+    )
