@@ -98,3 +98,31 @@ def test_nothing_in_gives_nothing_out(name: str, device: str) -> None:
     ours, theirs = of_both(name, device)
     x = torch.zeros(2, 0, 24, device=device)
     assert ours(x).shape == theirs(x).shape
+
+
+@pytest.mark.gpu
+def test_rows_past_two_to_the_31_elements_are_normed_as_they_are_alone() -> None:
+    rows = 2**25 + 5
+    x = torch.zeros(rows, 64, dtype=torch.bfloat16, device="cuda")
+    x[-3:] = torch.randn(3, 64, generator=torch.Generator().manual_seed(0)).to(x)
+    layer = LayerNorm(64).cuda()
+    alone, among = x[-3:].clone().requires_grad_(), x.requires_grad_()
+    expected, y = layer(alone), layer(among)
+    assert torch.equal(y[-3:], expected)
+    (right,) = torch.autograd.grad(expected.float().sin().sum(), alone)
+    dy = torch.zeros_like(y)
+    dy[-3:] = expected.detach().float().cos().to(dy)
+    (found,) = torch.autograd.grad(y, among, dy)
+    assert torch.equal(found[-3:], right)
+    assert not found[:-3].any()
+
+
+@pytest.mark.gpu
+def test_a_bias_sums_rows_past_two_to_the_31_elements() -> None:
+    rows = 2**25 + 5
+    layer = Linear(1, 64).cuda().bfloat16()
+    y = layer(torch.zeros(rows, 1, dtype=torch.bfloat16, device="cuda"))
+    dy = torch.zeros_like(y)
+    dy[-2:], dy[:1] = 1, 3
+    (found,) = torch.autograd.grad(y, layer.bias, dy)
+    assert torch.equal(found, torch.full_like(found, 5))
