@@ -54,6 +54,27 @@ def write(path: str, waveform: np.ndarray, rate: int = RATE, subtype: str | None
     return Path(path)
 
 
+def write_damaged(path: str, waveform: np.ndarray, case: str) -> None:
+    """A file of which something is wrong; `waveform` has 78 samples or more, and reaches a third of full scale."""
+    if case == "text":
+        Path(path).write_text("these are words\n" * 30)
+    elif case == "empty":
+        Path(path).touch()
+    elif case == "truncated":
+        whole = write(path, waveform).read_bytes()
+        Path(path).write_bytes(whole[:500])
+    elif case == "three channels":
+        write(path, np.stack([waveform] * 3, 1))
+    elif case == "NaN":
+        write(path, np.where(np.arange(len(waveform)) == 77, np.float32(np.nan), waveform), subtype="FLOAT")
+    elif case == "clipping":
+        write(path, 3 * waveform, subtype="FLOAT")
+    elif case == "another rate":
+        write(path, waveform, 2 * RATE)
+    else:
+        raise ValueError(case)
+
+
 @contextlib.contextmanager
 def inside(folder: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:

@@ -13,7 +13,7 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 import pytest
 import torch
 
-sys.path.append(str(Path(__file__).parent))  # audio_commands.py
+sys.path.append(str(Path(__file__).parent))  # audio_commands.py, audio_generate_cases.py
 
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # Triton reads it when a kernel is defined

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from audio_commands import RATE, expect_one_line, inside, run, write
+from audio_commands import RATE, expect_one_line, inside, run, write, write_damaged
 
 from ssmbio.checkpoints import load_pipeline
 
@@ -201,24 +201,9 @@ def damaged(case: str) -> tuple[str, ...]:
             write(f"bad/{i}.wav", wave)
     elif case == "a label that train lacks":
         Path("bad/test/hiss").rename("bad/test/hum")
-    elif case == "text":
-        Path(path).write_text("these are words\n" * 30)
-    elif case == "empty":
-        Path(path).touch()
-    elif case == "truncated":
-        write(path, wave)
-        Path(path).write_bytes(Path(path).read_bytes()[:500])
-    elif case == "three channels":
-        write(path, np.stack([wave] * 3, 1))
-    elif case == "NaN":
-        wave[77] = np.nan
-        write(path, wave, subtype="FLOAT")
-    elif case == "clipping":
-        write(path, 3 * wave, subtype="FLOAT")
-    elif case == "another rate":
-        write(path, wave, 2 * RATE)
-        return ("data.root=bad", "data.resample=false")
-    return ("data.root=bad",)
+    else:
+        write_damaged(path, wave, case)
+    return ("data.root=bad", "data.resample=false") if case == "another rate" else ("data.root=bad",)
 
 
 FAULTS = {

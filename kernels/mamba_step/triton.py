@@ -21,8 +21,8 @@ from torch import Tensor
 from ssmbio.kernels.causal_conv1d import causal_conv1d_step
 from ssmbio.kernels.causal_conv1d.triton_common import load_taps, sigmoid, weighted
 from ssmbio.kernels.causal_conv1d.triton_step import load_past, store_past
+from ssmbio.kernels.selective_scan.triton_exponentials import LOG2E, softplus
 from ssmbio.kernels.selective_scan.triton_step import TILE, advance
-from ssmbio.kernels.selective_scan.triton_tiles import LOG2E, softplus
 
 LARGEST_BATCH = 8  # of the three kernels
 LARGEST_SHARE = 64  # R and N of the three kernels, for every program of the second reads all shares

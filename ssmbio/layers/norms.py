@@ -13,7 +13,20 @@ from ssmbio.kernels.row_norm import row_norm, row_norm_beside
 _MOST_CHANNELS = 8192  # a row is held by one program
 
 
-class LayerNorm(nn.LayerNorm):
+class _RowNorm(nn.Module):
+    """What both norms do; the class of torch's that comes after it does it where there is no kernel."""
+
+    narrow: bool
+
+    def forward(self, input: Tensor, beside: bool = False) -> Any:
+        """input (…, D) → (…, D); `beside`: a view of the input and that, for x + f(norm(x)), as `row_norm_beside`."""
+        if _fits(input):
+            return (row_norm_beside if beside else row_norm)(input, *_arguments(self, input))
+        y = super().forward(input)
+        return (input, y) if beside else y
+
+
+class LayerNorm(_RowNorm, nn.LayerNorm):
     """Layer norm over D channels; on a GPU one pass over memory each way.
 
     Args:
@@ -25,29 +38,13 @@ class LayerNorm(nn.LayerNorm):
         super().__init__(d_model)
         self.narrow = narrow
 
-    def forward(self, input: Tensor, beside: bool = False) -> Any:
-        """input (…, D) → (…, D); `beside`: a view of the input and that, for x + f(norm(x)), as `row_norm_beside`."""
-        if _fits(input):
-            return (row_norm_beside if beside else row_norm)(input, *_arguments(self, input))
-        y = super().forward(input)
-        return (input, y) if beside else y
 
-
-class RMSNorm(nn.RMSNorm):
+class RMSNorm(_RowNorm, nn.RMSNorm):
     """RMS norm over D channels, eps 1e-5; arguments and cost as in `LayerNorm`."""
-
-    bias = None
 
     def __init__(self, d_model: int, narrow: bool = False) -> None:
         super().__init__(d_model, eps=1e-5)
         self.narrow = narrow
-
-    def forward(self, input: Tensor, beside: bool = False) -> Any:
-        """As that of `LayerNorm`."""
-        if _fits(input):
-            return (row_norm_beside if beside else row_norm)(input, *_arguments(self, input))
-        y = super().forward(input)
-        return (input, y) if beside else y
 
 
 def _fits(x: Tensor) -> bool:
@@ -55,9 +52,10 @@ def _fits(x: Tensor) -> bool:
     return x.device.type == "cuda" and triton_obstacle(x) is None and x.shape[-1] <= _MOST_CHANNELS and x.numel() > 0
 
 
-def _arguments(norm: LayerNorm | RMSNorm, x: Tensor) -> tuple[Any, ...]:
+def _arguments(norm: Any, x: Tensor) -> tuple[Any, ...]:
     """Of `row_norm`. The dtype is torch's choice, x's own and float32 under autocast, unless a narrow one is wanted."""
     kind, dtype = x.device.type, x.dtype
     if torch.is_autocast_enabled(kind) and dtype != torch.float64:
         dtype = torch.get_autocast_dtype(kind) if norm.narrow else torch.float32
-    return norm.weight, norm.bias, norm.eps, isinstance(norm, LayerNorm), dtype
+    centred = isinstance(norm, LayerNorm)
+    return norm.weight, norm.bias if centred else None, norm.eps, centred, dtype

@@ -5,11 +5,10 @@ of the reference run in the precision of the inputs. Errors are shares of the re
 few draws of the inputs, for a gradient of six numbers can be exact by luck. Where the reference comes closer than two
 roundings of float32 (a quarter of one of a half precision, whose results are rounded once) it counts as that close.
 
-One exception. In half precision the Triton kernels of `selective_scan` have their exponentials from the GPU, within two
-units in the last place of float32: 1.2e-7 each in a decay near 1. Exact ones would cost the time that half precision is
-there to save. Results in half precision do not show it. What is float32 and depends on the decays of all positions
-(`LONG_SUMS`) does, for the error of a decay comes back over the length of the memory, here tens of positions. It may
-differ by `TWO_UNITS_OF_DECAYS`, against the 4e-3 to which bfloat16 holds the inputs; on a GPU only, never in float32.
+It is not kept everywhere. In half precision the Triton kernels of `selective_scan` have their exponentials from the
+GPU, within two units in the last place of float32: 1.2e-7 each in a decay near 1. Exact ones would cost the time that
+half precision is there to save. Results in half precision do not show it. What is float32 and depends on the decays of
+all positions (`LONG_SUMS`) does, for the error of a decay comes back over the length of the memory: `test_on_gpu.py`.
 """
 
 from __future__ import annotations
@@ -34,7 +33,6 @@ BACKENDS = [
     pytest.param("triton", torch.float32, 2e-5, id="triton", marks=TRITON.marks),
 ]
 LONG_SUMS = ("final_state", "A", "delta_bias", "initial_state")
-TWO_UNITS_OF_DECAYS = 5e-6  # 2 · 1.2e-7 over a memory of twenty positions
 
 Tensors = dict[str, Tensor]
 Errors = dict[str, tuple[list[float], torch.dtype]]
@@ -243,8 +241,10 @@ def in_float64(tensors: Tensors) -> Tensors:
     }
 
 
-def check_against_reference(case: Case, backend: str, reference: str = "reference", draws: int = 4) -> None:
-    """Holds a backend to the rule at the top of this file.
+def check_against_reference(
+    case: Case, backend: str, reference: str = "reference", draws: int = 4, leave_out: tuple[str, ...] = ()
+) -> None:
+    """Holds a backend to the rule at the top of this file, but for the results that are to be left out.
 
     `reference="torch"` is for lengths at which the sequential reference would take hours; the torch path in float64 is
     itself held to it, to 1e-11, by test_selective_scan.py.
@@ -258,18 +258,12 @@ def check_against_reference(case: Case, backend: str, reference: str = "referenc
         if seed < 3 or not interpreted:  # the interpreter takes seconds a run
             _record(found, run(case, tensors, backend), exact)
     for name, (error, dtype) in found.items():
+        if name in leave_out:
+            continue
         assert dtype == same_precision[name][1], f"{name}: {dtype} in place of {same_precision[name][1]}"
         closest = torch.finfo(dtype).eps * (0.25 if dtype in (torch.bfloat16, torch.float16) else 2)
         allowed = 2 * max(_mean(same_precision[name][0]), closest)
-        if hardware_exponentials(case, backend) and name in LONG_SUMS:
-            allowed = max(allowed, TWO_UNITS_OF_DECAYS)
         assert _mean(error) <= allowed, f"{name}: relative error {_mean(error):.3g}, allowed {allowed:.3g}"
-
-
-def hardware_exponentials(case: Case, backend: str) -> bool:
-    """Whether the exception at the top of this file is for this run."""
-    half = case.dtype in (torch.bfloat16, torch.float16)
-    return half and isinstance(case, ScanCase) and backend == "triton" and DEVICE == "cuda"
 
 
 def _record(errors: Errors, found: Tensors, exact: Tensors) -> None:

@@ -161,3 +161,13 @@ def test_without_a_gpu_the_model_stays_as_it_is():
     callback.on_train_batch_start(trainer, net, batch(2, 0, "cpu"), 0)  # type: ignore[arg-type]
     assert "forward" not in net.__dict__
     callback.on_train_end(trainer, net)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("epoch", "told"), [(0, True), (1, False)])
+def test_a_run_that_replays_nothing_says_so_once(epoch: int, told: bool, caplog: pytest.LogCaptureFixture) -> None:
+    trainer = SimpleNamespace(world_size=1, current_epoch=epoch, is_global_zero=True)
+    callback, net = GraphedTraining(), model()
+    for step in range(2):
+        callback.on_train_batch_start(trainer, net, batch(2, step, "cpu"), step)  # type: ignore[arg-type]
+    callback.on_train_epoch_end(trainer, net)  # type: ignore[arg-type]
+    assert ("no steps are replayed" in caplog.text) is told
