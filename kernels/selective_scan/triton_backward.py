@@ -96,7 +96,9 @@ def backward(
     partial_D = None if D is None else A.new_empty(batch, plan.chunks, channels)
     partial_bias = None if delta_bias is None else A.new_empty(batch, plan.chunks, channels)
     d_initial = None if initial_state is None else torch.empty_like(initial_state)
-    scratch = A.new_empty(plan.programs, 3 * UNIT + UNIT // STEPS * plan.padded_states, plan.lanes)
+    kept = (3 * UNIT + UNIT // STEPS * plan.padded_states) * plan.lanes
+    parts = 2 * UNIT * plan.padded_states * (plan.lanes // 32)
+    scratch = A.new_empty(plan.programs, kept + parts)
     selective_scan_bwd_kernel[(plan.programs,)](
         dy, u, delta, A, staged, D, z, delta_bias, initial_state, d_final_state,
         checkpoints, carry, first, last, scratch,

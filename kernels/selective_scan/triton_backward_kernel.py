@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ssmbio.kernels.selective_scan.triton_channel_sums import addends, store_over_channels
+from ssmbio.kernels.selective_scan.triton_channel_sums import addends, store_over_channels, store_unit_sums
 from ssmbio.kernels.selective_scan.triton_exponentials import sigmoid, softplus_slope
 from ssmbio.kernels.selective_scan.triton_tiles import (
     decayed,
@@ -81,8 +81,11 @@ def selective_scan_bwd_kernel(
     after = tl.zeros([LANES, KD], tl.float32)
     step = tl.arange(0, STEPS)[:, None]
     inside = channel + tl.arange(0, LANES)[None, :] < end
-    scratch += tl.program_id(0).to(tl.int64) * ((3 * UNIT + TILES * NP) * LANES)
+    PARTS: tl.constexpr = LANES // 32 * UNIT * NP
+    scratch += tl.program_id(0).to(tl.int64) * ((3 * UNIT + TILES * NP) * LANES + 2 * PARTS)
     states = scratch + 3 * UNIT * LANES
+    parts_C = states + TILES * NP * LANES
+    parts_B = parts_C + PARTS
     start = c * chunk
     all_units = tl.cdiv(length, UNIT)
     units = tl.cdiv(tl.minimum(chunk, length - start), UNIT)
@@ -156,10 +159,11 @@ def selective_scan_bwd_kernel(
                 tl.store(kept + (UNIT + i) * LANES, slope)
                 tl.store(kept + (2 * UNIT + i) * LANES, dt)
                 products = products + (addends(h * over_states(g), TERMS),)
-            store_over_channels(partial_C + sums + tile * (STEPS * NP), products, LANES, NV, TERMS)
+            store_over_channels(parts_C + tile * (STEPS * NP), products, LANES, NV, UNIT, TERMS)
             store_state(states + tile * (LANES * NP), 4, 4 * LANES, 0, LANES, remaining, NP, LANES, NV, KD)
 
         tl.debug_barrier()  # what was kept above is read below, perhaps by asynchronous copies
+        store_unit_sums(partial_C + sums, parts_C, LANES, NV, UNIT)
 
         # Backward over the unit.
         for tile_turn in tl.range(0, TILES, num_stages=3):
@@ -236,13 +240,14 @@ def selective_scan_bwd_kernel(
                         entered = load_state(initial + where, N, 4, channel, end, N, LANES, NV, KD)
                         dA -= over_states(time) * back * entered
             after = half
-            store_over_channels(partial_B + sums + tile * (STEPS * NP), products, LANES, NV, TERMS)
+            store_over_channels(parts_B + tile * (STEPS * NP), products, LANES, NV, UNIT, TERMS)
         sum_D += dD
         sum_bias += dbias
         if turn > 0:
             dA += load_state(partial_A + place * NP, 4, 4 * CHANNELS, channel, end, NP, LANES, NV, KD)
         store_state(partial_A + place * NP, 4, 4 * CHANNELS, channel, end, dA, NP, LANES, NV, KD)
-        tl.debug_barrier()  # all has been read before the next unit writes, and the sum of dA is written
+        tl.debug_barrier()  # all has been read before the next unit writes, and all sums are written
+        store_unit_sums(partial_B + sums, parts_B, LANES, NV, UNIT)
 
     first_state = checkpoints + (batch * all_units + start // UNIT) * (CHANNELS * NP)
     h = load_state(first_state, 4, 4 * CHANNELS, channel, end, NP, LANES, NV, KD)

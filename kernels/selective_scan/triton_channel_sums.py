@@ -23,8 +23,11 @@ def plus(a, b):
 
 
 @triton.jit
-def store_over_channels(pointer, x, LANES: tl.constexpr, NV: tl.constexpr, TERMS: tl.constexpr):
-    """Sums of four tiles of `addends` over lanes, four rows of 4 * NV states, to `pointer`.
+def store_over_channels(pointer, x, LANES: tl.constexpr, NV: tl.constexpr, UNIT: tl.constexpr, TERMS: tl.constexpr):
+    """Sums of four tiles of `addends` over 32 lanes each, parts of the sums over a program's channels, to `pointer`.
+
+    They lie there as (LANES // 32, UNIT, 4 * NV), of which these are four rows; `store_unit_sums` adds the parts. What
+    is of several warps is not added here: warps would wait for each other at every tile.
 
     A product with a matrix of zeros and ones adds what four neighbouring lanes hold. Its right side is laid out as the
     tensor cores take it from registers, so nothing passes through shared memory: of a bfloat16 operand a thread has
@@ -35,6 +38,7 @@ def store_over_channels(pointer, x, LANES: tl.constexpr, NV: tl.constexpr, TERMS
     """
     HIGH: tl.constexpr = NV // 4
     QUADS: tl.constexpr = LANES // 4
+    PARTS: tl.constexpr = LANES // 32
     x = tl.join(tl.join(x[0], x[2]), tl.join(x[1], x[3]))
     # Drops the axis of one channel by a sum: for an operand that it sees joined, Triton 3.6 chooses another layout.
     if TERMS == 0:
@@ -54,6 +58,17 @@ def store_over_channels(pointer, x, LANES: tl.constexpr, NV: tl.constexpr, TERMS
         sums = tl.dot(pick.to(tl.bfloat16), head, sums)
         if term + 1 < TERMS:
             x = x - head.to(tl.float32)
-    sums = tl.sum(tl.reshape(sums, [16, HIGH * 4, QUADS]), axis=2)
-    column = tl.arange(0, HIGH * 4)[None, :]
-    tl.store(pointer + (column % 4) * (4 * NV) + 16 * (column // 4) + m, sums)
+    sums = tl.sum(tl.reshape(sums, [16, HIGH * 4 * PARTS, 8]), axis=2)
+    column = tl.arange(0, HIGH * 4 * PARTS)[None, :]
+    row = column % PARTS * UNIT + column // PARTS % 4
+    tl.store(pointer + row * (4 * NV) + 16 * (column // (4 * PARTS)) + m, sums)
+
+
+@triton.jit
+def store_unit_sums(pointer, parts, LANES: tl.constexpr, NV: tl.constexpr, UNIT: tl.constexpr):
+    """Sums over a program's channels, UNIT rows of 4 * NV, to `pointer`, from the parts of `store_over_channels`."""
+    i = tl.arange(0, UNIT * 4 * NV)
+    sums = tl.load(parts + i)
+    for part in tl.static_range(1, LANES // 32):
+        sums += tl.load(parts + part * (UNIT * 4 * NV) + i)
+    tl.store(pointer + i, sums)

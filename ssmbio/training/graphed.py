@@ -66,6 +66,8 @@ def graph_forward(
 ) -> None:
     """Replace `module.forward`, for training on inputs of these shapes, by graphs of it and of its backward pass.
 
+    No loss of an earlier step may still be held: its gradients wait for another stream, which fails under capture.
+
     Args:
         autocast: makes the context that the forward pass runs in, without a cache of cast weights. The backward pass
             runs outside it, as in plain training, so what the model keeps in float32 has float32 gradients.

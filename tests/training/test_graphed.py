@@ -124,6 +124,7 @@ def classified(graphed: bool) -> tuple[list[float], dict[str, torch.Tensor], int
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
+        del loss  # as the trainer does: nothing can be captured while the graph of an earlier step is held
     return losses, net.state_dict(), graphs
 
 
