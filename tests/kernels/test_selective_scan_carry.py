@@ -1,0 +1,43 @@
+"""What enters each chunk of the scan: the walk over chunks against a loop in float64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="Triton exists for Linux only")
+
+from op_cases import DEVICE
+
+from ssmbio.kernels.selective_scan.triton_carry import carry_over_chunks
+from ssmbio.kernels.selective_scan.triton_plan import UNIT, Plan
+
+CHANNELS, BATCH = 6, 2
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("exact", [False, True])
+@pytest.mark.parametrize(("chunks", "states"), [(1, 16), (17, 5), (64, 16), (65, 16), (131, 5)])
+def test_states_that_enter_chunks_are_those_of_a_loop(chunks: int, states: int, exact: bool, backwards: bool) -> None:
+    random = torch.Generator().manual_seed(0)
+    plan = Plan(BATCH, chunks * UNIT, CHANNELS, states, 1, chunk=UNIT, lanes=32, kd=2, warps=1)
+    A = -torch.exp(torch.randn(CHANNELS, states, generator=random))
+    local = torch.randn(plan.state_shape(chunks), generator=random)
+    sums = torch.rand(BATCH, chunks, CHANNELS, generator=random)
+    sums[1, chunks // 2] = torch.inf  # a boundary of packed sequences: nothing passes
+    entering = torch.randn(BATCH, CHANNELS, states, generator=random)
+
+    expected, h = [torch.empty(0)] * chunks, entering.double()
+    for c in reversed(range(chunks)) if backwards else range(chunks):
+        expected[c] = h
+        decay = torch.exp(A.double() * sums[:, c, :, None].double())
+        h = decay * h + by_channel(local, states)[:, c]
+    given = [x.to(DEVICE) for x in (A, local, sums, entering)]
+    carry_over_chunks(*given, plan, exact, backwards)
+    error = by_channel(given[1].cpu(), states) - torch.stack(expected, 1)
+    assert (error.norm() / torch.stack(expected, 1).norm()).item() < 2e-7
+
+
+def by_channel(local: torch.Tensor, states: int) -> torch.Tensor:
+    """From the kernels' layout to (B, chunks, D, N), float64."""
+    return local.double().permute(0, 1, 3, 2, 4).flatten(3)[..., :states]
