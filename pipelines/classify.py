@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ssmbio.backbones import Backbone
 from ssmbio.heads import ClassificationHead
 from ssmbio.pipelines.base import Pipeline
-from ssmbio.training.metrics import Predictions, classification_loss, classification_metrics
+from ssmbio.training.metrics import Predictions, classification_loss, classification_metrics, mean_logits
 
 
 class Classify(Pipeline):
@@ -32,6 +32,8 @@ class Classify(Pipeline):
     measures = tuple(f"val/{name}" for name in ("loss", "accuracy", "mcc", "auroc", "auprc", "f1"))
     placed: ClassVar[bool] = True
     """Whether its records have a start, an end and a strand, for tables of predictions."""
+    members: nn.ModuleList
+    """Other classifiers of the same, whose opinions count as much as its own in evaluation and prediction."""
 
     def __init__(
         self,
@@ -57,6 +59,7 @@ class Classify(Pipeline):
         self.class_weights: Tensor | None
         self.register_buffer("class_weights", None if weights is None else torch.tensor(weights), persistent=False)
         self.val_predictions, self.test_predictions = Predictions(), Predictions()
+        self.members = nn.ModuleList()
 
     def collate(self, records: Sequence[Any]) -> Any:
         """Records as prediction reads them → a batch without labels."""
@@ -65,6 +68,14 @@ class Classify(Pipeline):
     def infer(self, *inputs: Tensor) -> Tensor:
         """Logits (B, C) as evaluation and prediction use them; arguments as for `forward`."""
         return self(*inputs)
+
+    def infer_together(self, *inputs: Tensor) -> Tensor:
+        """Logits (B, C) of the mean of the probabilities under this model and its `members`; arguments as `forward`."""
+        own = self.infer(*inputs)
+        if not self.members:
+            return own
+        others = [cast(Classify, member).infer(*inputs) for member in self.members]
+        return mean_logits([own, *others], self.problem)
 
     def loss(self, batch: Any) -> Tensor:
         logits = self(*self.inputs(batch))
@@ -83,7 +94,7 @@ class Classify(Pipeline):
         self.test_outputs = self._report("test", self.test_predictions)
 
     def _collect(self, batch: Any, predictions: Predictions) -> None:
-        predictions.update(batch["index"], self.infer(*self.inputs(batch)), batch["labels"])
+        predictions.update(batch["index"], self.infer_together(*self.inputs(batch)), batch["labels"])
 
     def _report(self, split: str, predictions: Predictions) -> tuple[Tensor, Tensor, Tensor]:
         """Log the measures of a split; returns its (index, logits, labels) on the CPU."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -50,8 +50,10 @@ class DnaClassify(SequenceClassify):
         self.both_strands = both_strands
 
     def set_both_strands(self, both_strands: bool) -> None:
-        """Whether `infer` takes the mean of both strands."""
+        """Whether `infer` takes the mean of both strands, of this model and its members."""
         self.both_strands = both_strands
+        for member in self.members:
+            cast(DnaClassify, member).set_both_strands(both_strands)
 
     def infer(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """Logits as evaluation and prediction use them: of one strand, or the mean of both; shapes as for `forward`."""

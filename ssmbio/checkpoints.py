@@ -16,7 +16,7 @@ from ssmbio.data.audio_codes import Encoding
 from ssmbio.data.sampler import check_state
 from ssmbio.errors import UserError
 from ssmbio.kinds import inputs_of
-from ssmbio.pipelines import AudioClassify, Classify, DnaClassify, PixelClassify, SequenceClassify
+from ssmbio.pipelines import AudioClassify, DnaClassify, PixelClassify, SequenceClassify
 from ssmbio.pipelines.base import CHECKPOINT_KEY, Pipeline
 
 log = logging.getLogger(__name__)
@@ -61,14 +61,6 @@ def read_checkpoint(path: str | Path, *tasks: str) -> dict[str, Any]:
         allowed = " or ".join(tasks)
         raise UserError(f"a checkpoint of task {made_for}, not of {allowed}", where=path, mend="give one of those")
     return checkpoint
-
-
-def load_classifier(path: str | Path, trusted: tuple[str, ...] = ()) -> Classify:
-    """As `load_pipeline`, of a task that classifies; UserError for any other."""
-    pipeline = load_pipeline(path, *CLASSIFIERS, trusted=trusted)
-    if not isinstance(pipeline, Classify):
-        raise UserError(f"it builds {type(pipeline).__name__}, which is no classifier", where=path)
-    return pipeline
 
 
 def load_pipeline(path: str | Path, *tasks: str, trusted: tuple[str, ...] = ()) -> Pipeline:

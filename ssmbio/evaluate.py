@@ -14,12 +14,13 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ssmbio import cli
 from ssmbio.build import build_allowed
-from ssmbio.checkpoints import CLASSIFIERS, load_pipeline
+from ssmbio.checkpoints import CLASSIFIERS
 from ssmbio.data.audio import AudioData
 from ssmbio.data.audio_labels import AudioClassData
 from ssmbio.data.loaders import SplitLoaders
 from ssmbio.data.pixels import ImageFacts
 from ssmbio.data.tokenizers import tokenizer_from_spec
+from ssmbio.ensembles import load_ensemble
 from ssmbio.errors import UserError
 from ssmbio.evaluation import run_test
 from ssmbio.kinds import EXAMPLES, kind_of_data, kind_of_facts
@@ -31,12 +32,11 @@ from ssmbio.training.setup import build_trainer
 
 def evaluate(config: DictConfig) -> dict[str, float]:
     """Test, write `metrics.json`, predictions and pictures into `run_dir`; returns the measures."""
-    if OmegaConf.is_missing(config, "ckpt"):
-        raise UserError("ckpt is not set", mend="add ckpt=… to the command: a .ckpt file or a run folder")
+    ckpts = () if OmegaConf.is_missing(config, "ckpt") else cli.listed(config.ckpt)
     with cli.faults_of("seed"):
         seed_everything(config.seed, workers=True, verbose=False)
     trusted = cli.listed(config.trust)
-    pipeline = load_pipeline(config.ckpt, *CLASSIFIERS, AudioGenerate.task_name, trusted=trusted)
+    pipeline = load_ensemble(ckpts, *CLASSIFIERS, AudioGenerate.task_name, trusted=trusted)
     datamodule = test_data(config, pipeline, trusted)
     run_dir = Path(str(config.run_dir))
     with cli.faults_of("trainer"):
@@ -44,7 +44,8 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     metrics = run_test(trainer, pipeline, datamodule, None, run_dir)
     if trainer.is_global_zero:
         write_metrics(run_dir / "metrics.json", metrics)
-        print_metrics(metrics, f"{config.ckpt}: test set", run_dir)
+        tested = ckpts[0] if len(ckpts) == 1 else f"mean of {len(ckpts)} checkpoints"
+        print_metrics(metrics, f"{tested}: test set", run_dir)
     return metrics
 
 

@@ -16,13 +16,13 @@ from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from ssmbio import cli
-from ssmbio.checkpoints import load_classifier
 from ssmbio.data.audio_clips import middle
 from ssmbio.data.audio_folder import audio_files
 from ssmbio.data.audio_set import AudioSet, Waveform
 from ssmbio.data.images import Image, iter_images
 from ssmbio.data.listops_source import SOURCE, ListopsTokenizer, iter_listops
 from ssmbio.data.streams import iter_records
+from ssmbio.ensembles import load_classifiers
 from ssmbio.errors import UserError
 from ssmbio.files import whole_file
 from ssmbio.pipelines import AudioClassify, Classify, DnaClassify, PixelClassify, SequenceClassify
@@ -38,7 +38,7 @@ def predict(config: DictConfig) -> int:
     """Write one line for each record, window or image; returns how many."""
     cli.require_values(config)
     check_settings(config)
-    pipeline = load_classifier(config.ckpt, cli.listed(config.trust))
+    pipeline = load_classifiers(cli.listed(config.ckpt), cli.listed(config.trust))
     inputs = read_inputs(pipeline, config)
     predictor = Predictor(pipeline, config.device, config.precision, config.both_strands)
 
@@ -135,7 +135,7 @@ def check_settings(config: DictConfig) -> None:
             f"output={output} is a folder", mend=f"name a file in it, as output={output / 'predictions.tsv'}"
         )
     for name in ("input", "fasta", "ckpt"):
-        if config[name] is not None and _same_file(output, Path(str(config[name]))):
+        if any(_same_file(output, Path(str(read))) for read in cli.listed(config[name])):
             raise UserError(f"output={output} is the {name} itself", mend="choose another output")
 
 

@@ -90,7 +90,7 @@ class Predictor:
         """B records → (B, C) probabilities, float32 on the CPU."""
         batch = self.pipeline.collate(records)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.autocast):
-            logits = self.pipeline.infer(*(tensor.to(self.device) for tensor in self.pipeline.inputs(batch)))
+            logits = self.pipeline.infer_together(*(tensor.to(self.device) for tensor in self.pipeline.inputs(batch)))
         return probabilities(logits, self.pipeline.problem).cpu()
 
 

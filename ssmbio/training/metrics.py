@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -69,6 +70,17 @@ def _first_of_each(index: Tensor) -> tuple[Tensor, Tensor]:
 def probabilities(logits: Tensor, problem: str) -> Tensor:
     """logits (B, C) → probabilities (B, C): each label by itself if multi-label, else summing to 1."""
     return logits.float().sigmoid() if problem == "multilabel" else logits.float().softmax(-1)
+
+
+def mean_logits(several: Sequence[Tensor], problem: str) -> Tensor:
+    """Logits (B, C) under each of several models → logits (B, C), float32, whose probabilities are the mean of theirs.
+
+    In logarithms throughout, so that sure models keep their digits.
+    """
+    logits = torch.stack([each.float() for each in several])
+    if problem == "multilabel":
+        return F.logsigmoid(logits).logsumexp(0) - F.logsigmoid(-logits).logsumexp(0)
+    return logits.log_softmax(-1).logsumexp(0) - math.log(len(several))
 
 
 def classification_loss(
