@@ -39,7 +39,9 @@ class BilinearNPLR:
         right = self.P.conj() * G
         small = 2 * torch.einsum("rdn,sdn->drs", right, self.P).real
         small = small + torch.diag_embed((2 / dt).expand(-1, self.P.shape[0]))
-        left = torch.einsum("sdn,dsr->rdn", G * self.P, torch.linalg.inv(small).to(G.dtype))
+        # Not `inv`, which asks the device whether it went well: a CUDA graph cannot hold that. It does: I - ΔA/2 of a
+        # stable A is invertible, and so is this.
+        left = torch.einsum("sdn,dsr->rdn", G * self.P, torch.linalg.inv_ex(small).inverse.to(G.dtype))
         return G, left, right, dt / 2 * self.B
 
     def dense_input(self) -> Tensor:

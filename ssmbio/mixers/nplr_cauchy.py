@@ -70,7 +70,7 @@ def _spectrum(dt: Tensor, eigenvalues: Tensor, products: Tensor, phi: Tensor, ra
         found = found - h * S[0, 1] * S[1, 0] / (1 + h * S[1, 1])
     else:
         small = torch.eye(rank, dtype=h.dtype, device=h.device) + (h * S[1:, 1:]).permute(2, 3, 0, 1)
-        solved = torch.linalg.solve(small, S[1:, 0].permute(1, 2, 0))
+        solved = torch.linalg.solve_ex(small, S[1:, 0].permute(1, 2, 0)).result  # unchecked, as in `step_matrices`
         found = found - h * torch.einsum("sdj,djs->dj", S[0, 1:], solved)
     return half * torch.exp(1j * phi) * found
 

@@ -117,7 +117,8 @@ def scan_complex(
     """
     n = log_a.shape[0]
     # 2 Re(c s) is Re s with c = ½, Im s with c = -i/2, -Im s with c = i/2.
-    c = log_a.new_tensor([0.5, 0.5j, -0.5j, 0.5]).repeat_interleave(n)[:, None]
+    real, imag = log_a.new_full((n,), 0.5), log_a.new_full((n,), 0.5j)  # made on the device: a CUDA graph holds no copy
+    c = torch.cat([real, imag, -imag, real])[:, None]
     log_a = log_a.repeat(4)[:, None]
     if state is not None:
         nothing = torch.zeros_like(state)
