@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import functools
 import logging
 import os
@@ -24,6 +25,12 @@ from omegaconf.errors import OmegaConfBaseException
 from ssmbio.errors import UserError
 
 CONFIG_PACKAGE = "pkg://ssmbio.conf"
+# What takes less memory, by command; elsewhere the batch size.
+_LESS_MEMORY = {
+    "train": "set data.batch_size lower, model.activation_checkpointing=true, or shorter sequences",
+    "evaluate": "set data.eval_batch_size lower",
+    "generate": "make fewer clips side by side with batch_size, or shorter ones",
+}
 # What a class raises for a value it cannot take; anything else while building is a fault of ours.
 _FAULTS_OF_A_VALUE = (UserError, ValueError, TypeError)
 
@@ -60,9 +67,13 @@ def one_line_errors(config_name: str) -> Iterator[None]:
             raise
         if isinstance(error, BrokenPipeError) and reader_has_left():
             sys.exit(1)
-        fail(
-            f"{error.filename or 'writing'}: {error.strerror}; free some space or choose another path, then run again."
-        )
+        space = "free some space or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
+        fail(f"{error.filename or 'writing'}: {error.strerror}; {space}choose another path, then run again.")
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        mend = _LESS_MEMORY.get(config_name, "set batch_size lower")
+        fail(f"out of memory: {one_line(error).split('. GPU ')[0]}; {mend}.")
     except MisconfigurationException as error:
         fail(one_line(error))
     except ValueError as error:
@@ -83,6 +94,12 @@ def faults_of(part: str) -> Iterator[None]:
         raise UserError(f"{part}: {one_line(cause)}", mend="look at these settings with `--cfg job`") from error
     except (ValueError, TypeError, RuntimeError, ImportError, AssertionError, MisconfigurationException) as error:
         raise UserError(f"{part}: {one_line(error)}", mend="look at these settings with `--cfg job`") from error
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, of the machine or of a GPU; torch has a class of error for the latter alone."""
+    words = ("out of memory", "can't allocate memory", "not enough memory")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 def one_line(error: BaseException) -> str:

@@ -44,6 +44,7 @@ def _write_clips(config: DictConfig, sampling: SamplingSettings) -> int:
     samples = clip_samples(config, model)
     samples = model.facts["audio"]["length"] if samples is None else samples
     prompt = read_prompt(config, model, samples)
+    made_here = not folder.exists()
     prepare_folder(folder)
     speed = Speed(model.sample_rate)
     line = ProgressLine(config.n, samples - (0 if prompt is None else len(prompt)), speed)
@@ -74,6 +75,9 @@ def _write_clips(config: DictConfig, sampling: SamplingSettings) -> int:
         if clips.clips:
             with suppress(UserError, OSError):
                 page(f"This was interrupted before all of the {config.n:,} clips were made.")
+        elif made_here:
+            with suppress(OSError):  # something else has been put there
+                folder.rmdir()
         raise
     page()
     kept = f", of which {len(clips.clips):,} are kept" if len(clips.clips) < config.n else ""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import subprocess
 import sys
 
 import pytest
+import torch
 from hydra.core.global_hydra import GlobalHydra
 
 from ssmbio.cli import one_line_errors
@@ -121,3 +123,41 @@ def test_another_pipe_that_breaks_is_one(capsys) -> None:
     with pytest.raises(SystemExit), one_line_errors("train"):
         raise BrokenPipeError(errno.EPIPE, "Broken pipe", "events")
     assert capsys.readouterr().err.startswith("error: events: Broken pipe")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (
+            MemoryError("Unable to allocate 9 PiB for an array"),
+            "Unable to allocate 9 PiB for an array; make fewer clips",
+        ),
+        (
+            torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB. GPU 0 has"),
+            "allocate 2 GiB; make fewer",
+        ),
+        (
+            RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory:\n9 bytes"),
+            "memory: 9 bytes; make fewer",
+        ),
+    ],
+)
+def test_memory_that_ran_out_is_told_in_one_line(error, told, capsys) -> None:
+    with pytest.raises(SystemExit), one_line_errors("generate"):
+        raise error
+    message = capsys.readouterr().err
+    assert message.startswith("error: out of memory: ")
+    assert told in message
+    assert message.count("\n") == 1
+
+
+def test_other_faults_of_ours_keep_their_traceback() -> None:
+    with pytest.raises(RuntimeError, match="shapes"), one_line_errors("train"):
+        raise RuntimeError("shapes do not fit")
+
+
+@pytest.mark.parametrize(("number", "space"), [(errno.ENOSPC, True), (errno.ENOENT, False)])
+def test_more_space_is_asked_for_where_there_is_none(number, space, capsys) -> None:
+    with pytest.raises(SystemExit), one_line_errors("train"):
+        raise OSError(number, os.strerror(number), "out.tsv")
+    assert ("free some space" in capsys.readouterr().err) is space

@@ -296,6 +296,7 @@ def test_clips_of_before_stay_unless_told(generate):
         ("seconds=-1", ["seconds=-1"]),
         ("seconds=inf", ["seconds=inf"]),
         ("seconds=four", ["seconds=four"]),
+        ("samples=1000000000000000", ["out of memory", "make fewer clips side by side"]),
         ("samples=0", ["samples=0"]),
         ("seconds=1 samples=5", ["seconds and samples are both set"]),
         ("format=mp3", ["format=mp3", "wav or flac"]),
