@@ -33,15 +33,17 @@ ALLOWED_MODULES = (
 ALLOWED_FUNCTIONS = ("ssmbio.data.tokenizers.BpeTokenizer.from_file",)
 
 
-def build_pipeline(config: DictConfig, facts: dict[str, Any]) -> Pipeline:
+def build_pipeline(config: DictConfig, facts: dict[str, Any], backbone: Any = None) -> Pipeline:
     """The model of `config`, to be trained on data with these facts.
 
     Args:
         config: composed configuration with `model`, `task`, `optimizer` and `scheduler`, the user's own.
         facts: what the datamodule knows (`datamodule.facts()`): tokenizer, labels, problem, max_length and so on.
+        backbone: that of `config.model`, if it is made already.
     """
+    backbone = instantiate(config.model) if backbone is None else backbone
     parts = {name: instantiate(config[name]) for name in ("optimizer", "scheduler") if config.get(name)}
-    pipeline = instantiate(config.task, backbone=instantiate(config.model), facts=facts, **parts)
+    pipeline = instantiate(config.task, backbone=backbone, facts=facts, **parts)
     pipeline.recipe = {"config": OmegaConf.to_container(config, resolve=False), "facts": facts}
     return pipeline
 

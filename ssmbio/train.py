@@ -17,8 +17,8 @@ from ssmbio.build import build_pipeline
 from ssmbio.checkpoints import check_resume, initialize_from
 from ssmbio.errors import UserError
 from ssmbio.evaluation import run_test
-from ssmbio.kinds import EXAMPLES, kind_of_data
-from ssmbio.pipelines import Pipeline
+from ssmbio.kinds import EXAMPLES, kind_of_data, unit_of_data
+from ssmbio.pipelines import DnaClassify, Pipeline
 from ssmbio.run_folder import claim_run_dir, resume_path, resumed_config, save_config, with_saved_overrides
 from ssmbio.training.pictures import learning_curves
 from ssmbio.training.results import count_parameters, print_metrics, write_metrics
@@ -39,9 +39,10 @@ def train(config: DictConfig) -> float | None:
     with cli.faults_of("seed"):
         seed_everything(config.seed, workers=True, verbose=False)
     throughput = Throughput()
+    backbone = instantiate(config.model)  # first: what is wrong in its settings need not wait for the data
     datamodule = instantiate(config.data.datamodule)
     datamodule.setup("fit")
-    pipeline = build_pipeline(config, datamodule.facts())
+    pipeline = build_pipeline(config, datamodule.facts(), backbone)
     pipeline.seed = config.seed
     if resume is None and config.init_from:
         initialize_from(pipeline, config.init_from)
@@ -57,18 +58,17 @@ def train(config: DictConfig) -> float | None:
 
 
 def check_data(config: DictConfig) -> None:
-    """Raises UserError for audio given to a task of something else, or the reverse, before anything is read or made.
-
-    (The pipelines themselves tell images from sequences.)
-    """
+    """Raises UserError for data of another kind than the task reads, before anything is read or made."""
     task = cast(type[Pipeline], get_class(config.task._target_))
     kind, needed = kind_of_data(config.data), task.reads
-    if kind != needed and "audio" in (kind, needed):
+    choice = f"data={HydraConfig.get().runtime.choices.get('data')}"
+    if kind != needed:
         raise UserError(
-            f"data={HydraConfig.get().runtime.choices.get('data')} are {kind}, "
-            f"but task={config.task_name} reads {needed}",
+            f"{choice} are {kind}, but task={config.task_name} reads {needed}",
             mend=f"choose other data, as {EXAMPLES[needed]}, or another task",
         )
+    if issubclass(task, DnaClassify) and unit_of_data(config.data) != "bases":
+        raise UserError(f"{choice} are not DNA", mend="choose task=sequence_classify")
 
 
 def prepare(

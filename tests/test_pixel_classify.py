@@ -214,8 +214,8 @@ def test_bad_images_and_settings_are_one_line_and_leave_nothing(run, folder):
     expect_one_line(not_trained("data=image_folder", "data.root=images", "data.mode=gray"), "grey or rgb")
     expect_one_line(not_trained("data=shapes", "data.counts.train=1"), "1 train images")
     expect_one_line(not_trained("data=shapes", "data.reverse_complement=0.5"), "unknown key data.reverse_complement")
-    expect_one_line(not_trained("data=simulated_genome", "data.contigs=4", "data.genes_per_contig=20"), "not images")
-    expect_one_line(not_trained("data=image_folder", "data.root=images", "task=dna_classify"), "these data are images")
+    expect_one_line(not_trained("data=simulated_genome", "data.contigs=4", "data.genes_per_contig=20"), "reads images")
+    expect_one_line(not_trained("data=image_folder", "data.root=images", "task=dna_classify"), "are images, but")
     elsewhere = ("evaluate", "ckpt=run", "run_dir=second", "trainer.accelerator=cpu")
     expect_one_line(run(*elsewhere, "data=image_folder", "data.root=images", "data.size=3"), "the model takes 6×5 grey")
     expect_one_line(run(*elsewhere, "data=table", "data.test=x.csv"), "data=table are sequences")
@@ -248,3 +248,17 @@ def test_listops_through_the_commands(run):
     expect_one_line(run("train", *small, "data.max_length=10", "run_dir=no"), "tokens, more than max_length = 10")
     expect_one_line(run("train", *small, "task=dna_classify", "data=listops", "run_dir=no"), "not DNA")
     assert not Path("no").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("task=dna_classify", "data=listops"), ("data=listops are not DNA", "task=sequence_classify")),
+        (("task=dna_classify", "data=pathfinder"), ("data=pathfinder are images", "task=dna_classify reads sequences")),
+        (("task=pixel_classify", "data=listops"), ("data=listops are sequences", "reads images")),
+        (("task=pixel_classify", "model.mixer.init=foo"), ("init must be one of", "foo")),
+    ],
+)
+def test_what_does_not_fit_is_told_before_data_are_made(run, settings, words):
+    expect_one_line(run("train", *settings, "run_dir=no"), *words)
+    assert list(Path().iterdir()) == []
