@@ -25,6 +25,7 @@ from ssmbio.errors import UserError
 from ssmbio.evaluation import run_test
 from ssmbio.kinds import EXAMPLES, kind_of_data, kind_of_facts
 from ssmbio.pipelines import AudioGenerate, Classify, Pipeline
+from ssmbio.resampled import resample
 from ssmbio.training.progress import ProgressBar
 from ssmbio.training.results import print_metrics, write_metrics
 from ssmbio.training.setup import build_trainer
@@ -37,6 +38,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
         seed_everything(config.seed, workers=True, verbose=False)
     trusted = cli.listed(config.trust)
     pipeline = load_ensemble(ckpts, *CLASSIFIERS, AudioGenerate.task_name, trusted=trusted)
+    resample(pipeline, config.rate)
     datamodule = test_data(config, pipeline, trusted)
     run_dir = Path(str(config.run_dir))
     with cli.faults_of("trainer"):
@@ -111,6 +113,8 @@ def keep_only_test(data: DictConfig, facts: dict[str, Any], chosen: set[str], ow
             data.intervals = {"test": data.intervals if one_bed else data.intervals.test}
             data.split = None
     if own:
+        if "audio" in facts:
+            data.sample_rate = facts["audio"]["sample_rate"]  # another one than in training with rate=…
         return
     if "audio" in facts:
         adapt_audio(data, facts["audio"], chosen)

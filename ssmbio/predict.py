@@ -27,6 +27,7 @@ from ssmbio.errors import UserError
 from ssmbio.files import whole_file
 from ssmbio.pipelines import AudioClassify, Classify, DnaClassify, PixelClassify, SequenceClassify
 from ssmbio.prediction import Predictor, batches, check_length, named_header, named_row, windows
+from ssmbio.resampled import resample
 from ssmbio.training.results import named_label, prediction_header, prediction_row
 
 # Settings of prediction that have a meaning for some inputs alone.
@@ -39,6 +40,7 @@ def predict(config: DictConfig) -> int:
     cli.require_values(config)
     check_settings(config)
     pipeline = load_classifiers(cli.listed(config.ckpt), cli.listed(config.trust))
+    resample(pipeline, config.rate)
     inputs = read_inputs(pipeline, config)
     predictor = Predictor(pipeline, config.device, config.precision, config.both_strands)
 
