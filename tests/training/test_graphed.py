@@ -13,7 +13,7 @@ import torch
 from ssmbio.backbones import Stack, UNet
 from ssmbio.data.audio_clips import AudioBatch
 from ssmbio.data.tokenizers import CharacterTokenizer
-from ssmbio.mixers import S4D, BiMamba, Mamba
+from ssmbio.mixers import S4, S4D, S5, BiMamba, Mamba
 from ssmbio.pipelines import AudioGenerate, DnaClassify, PixelClassify
 from ssmbio.training.graphed import GraphedTraining, graph_forward
 
@@ -138,7 +138,8 @@ def test_rows_without_padding_are_graphed_and_others_train_as_ever():
 
 
 @pytest.mark.gpu
-def test_what_runs_in_float32_has_float32_gradients():
+@pytest.mark.parametrize("mixer", [S4D, S4, S5])
+def test_what_runs_in_float32_has_float32_gradients(mixer):
     """The embedding of pixels leaves autocast; so must its backward pass, graphed or not."""
     image = {"shape": (8, 8, 1), "size": None, "mean": [0.5], "std": [0.25], "order": None}
     facts = {"image": image, "labels": ["a", "b"], "problem": "binary"}
@@ -146,7 +147,7 @@ def test_what_runs_in_float32_has_float32_gradients():
     gradients = []
     for graphed in (True, False):
         torch.manual_seed(0)
-        net = PixelClassify(Stack(32, 1, partial(S4D, d_state=16)), facts).cuda().train()
+        net = PixelClassify(Stack(32, 1, partial(mixer, d_state=16)), facts).cuda().train()
         if graphed:
             graph_forward(net, (pixels,), half_precision)
         with half_precision():
