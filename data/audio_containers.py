@@ -1,4 +1,4 @@
-"""What libsndfile does not say of wav and ogg files: whether they are cut short, and where seeking goes wrong."""
+"""What libsndfile does not say of a file by its content: whether it is cut short, and where seeking goes wrong."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import struct
 from typing import BinaryIO, NamedTuple
 
 _STREAMED = 0x7FFF0000  # sizes from here on stand in wav headers that were written before the end was known
+_OTHERS = (b"RIFF", b"fLaC")
 _PAGE_HEAD = 27  # bytes of an ogg page before the sizes of its segments (RFC 3533)
 _PAGE = _PAGE_HEAD + 255 + 255 * 255  # bytes of one at most
+_LAST = 4  # in the sixth byte of a page's head: the last of its stream
 
 
 class Container(NamedTuple):
@@ -17,10 +19,15 @@ class Container(NamedTuple):
     Attributes:
         needed: bytes that the file must have at least; 0 if it does not tell.
         last_page: the frame that the last page of an ogg file begins with, about; None in other files.
+        ended: False of an ogg file whose last page is not marked as the last of its stream: the file was cut between
+            two pages, or never finished.
+        maybe_mp3: whether it may be mp3, which begins like none of the others.
     """
 
     needed: int = 0
     last_page: int | None = None
+    ended: bool = True
+    maybe_mp3: bool = False
 
 
 def container_of(file: BinaryIO, size: int) -> Container:
@@ -32,7 +39,7 @@ def container_of(file: BinaryIO, size: int) -> Container:
     if magic[:4] == b"OggS":
         start = file.seek(max(0, size - 2 * _PAGE))
         return _ogg(file.read(), start)
-    return Container()
+    return Container(maybe_mp3=magic[:4] not in _OTHERS)
 
 
 def _needed_by_wav(file: BinaryIO) -> int:
@@ -58,9 +65,10 @@ def _ogg(tail: bytes, start: int) -> Container:
     # Where even the sizes are cut off, one byte more is needed than there is.
     end = page + _PAGE_HEAD + segments + sum(sizes) if len(sizes) == segments else len(tail) + 1
 
+    ended = len(head) < _PAGE_HEAD or bool(head[5] & _LAST)
     frame = -1
     while page > 0 and frame < 0:
         page = tail.rfind(b"OggS", 0, page)
         if page >= 0:
             frame = struct.unpack("<q", tail[page + 6 : page + 14])[0]
-    return Container(start + end, max(0, frame))
+    return Container(start + end, max(0, frame), ended)

@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
 import io
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
-from ssmbio.data.audio_containers import container_of
+from ssmbio.data.audio_clipping import ClippingCount
 from ssmbio.data.audio_resampling import Resampler, too_fine
-from ssmbio.data.nearest import shorten
-from ssmbio.data.text_files import file_faults
+from ssmbio.data.audio_source import BLOCK, AudioInfo, AudioSource, Samples, opened, soundfile_module
 from ssmbio.errors import UserError
 from ssmbio.files import whole_file
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 """File names in folders that are taken for audio, upper case too; a file that is named itself may have any."""
 
-Samples = npt.NDArray[np.float32]
-
 _WRITTEN = (".wav", ".flac")
 _FLOATS = ("FLOAT", "DOUBLE")  # libsndfile's names of encodings whose samples may lie beyond ±1
-_BLOCK = 1 << 20  # frames that are decoded at a time
-_UNKNOWN_FRAMES = 1 << 62  # libsndfile says 2^63 − 1 where a header says nothing
-_RUN_UP = 8192  # frames that are decoded and thrown away before the last page of ogg
-_COPY_AGAIN, _SCALE = "copy or download it again", "scale it to ±1"
-
-
-@dataclass(frozen=True)
-class AudioInfo:
-    """What the header of a file says.
-
-    Attributes:
-        frames: samples of each channel.
-        sample_rate: in Hz.
-        channels: how many.
-    """
-
-    frames: int
-    sample_rate: int
-    channels: int
+_WHOLE_NUMBERS = ("PCM_16", "PCM_24", "PCM_32")  # those of 8 bits reach full scale by rounding
+_SCALE = "scale it to ±1"
 
 
 def audio_info(path: str | Path) -> AudioInfo:
@@ -54,7 +28,7 @@ def audio_info(path: str | Path) -> AudioInfo:
     Raises:
         UserError: no such file, not audio, empty, of unknown length, or shorter than its header says.
     """
-    with _opened(Path(path)) as source:
+    with opened(Path(path)) as source:
         return source.info
 
 
@@ -108,7 +82,7 @@ def read_audio(
     """
     if start < 0 or (frames is not None and frames < 0):
         raise ValueError(f"start {start} and frames {frames} must not be negative")
-    with _opened(Path(path)) as source:
+    with opened(Path(path)) as source:
         check_audio(path, source.info, sample_rate, resample)
         end = frames_at(source.info, sample_rate)
         end = end if frames is None else min(end, start + frames)
@@ -124,21 +98,32 @@ def read_audio(
     return samples if beyond_one else np.clip(samples, -1, 1, out=samples)
 
 
-def check_samples(path: str | Path, *, beyond_one: bool = False, mend: str = _SCALE) -> None:
-    """Look for faults that `read_audio` would come upon late: of a file of floating-point samples, which alone can be
-    NaN or beyond ±1, all is read, block by block; of any other the last frame, which is not there if it is cut short.
+def check_samples(path: str | Path, *, beyond_one: bool = False, mend: str = _SCALE) -> bool:
+    """Look for faults that `read_audio` would come upon late, or never.
+
+    Of a file of floating-point samples, which alone can be NaN or beyond ±1, all is read, block by block. Of one of
+    whole numbers with 16 bits or more it is all up to `BLOCK` frames, and of a longer one as many in the middle, to see
+    whether they clip; a codec smears that, so it is not looked for there. Of every file the last frame is read, which
+    is not there if the file is cut short.
 
     Args:
         beyond_one: allow samples beyond ±1.
         mend: what to do about them.
 
+    Returns:
+        whether the waveform clips, see `ClippingCount`; False where samples beyond ±1 are allowed and may be there.
+
     Raises:
         UserError: what `read_audio` raises for the samples.
     """
-    with _opened(Path(path)) as source:
-        frames = source.info.frames
-        for start in range(0, frames, _BLOCK) if source.file.subtype in _FLOATS else [frames - 1]:
-            _read_mono(source, start, min(frames, start + _BLOCK), beyond_one, mend)
+    with opened(Path(path)) as source:
+        bounded = _is_float(source) and not beyond_one
+        clipping = ClippingCount()
+        for start, end in _looked_at(source):
+            for first, block in source.blocks(start, end):
+                _check_block(block, source.path, first, mend if bounded else None)
+                clipping.add(block)
+        return clipping.clips and (bounded or source.file.subtype in _WHOLE_NUMBERS)
 
 
 def write_audio(path: str | Path, waveform: Samples, sample_rate: int) -> None:
@@ -161,92 +146,36 @@ def write_audio(path: str | Path, waveform: Samples, sample_rate: int) -> None:
     whole = np.clip(np.rint(waveform * 32768.0), -32768, 32767).astype(np.int16)
     # Encoded in memory, so that a full disk is Python's to notice.
     encoded = io.BytesIO()
-    _soundfile().write(encoded, whole, sample_rate, subtype="PCM_16", format=suffix[1:])
+    soundfile_module().write(encoded, whole, sample_rate, subtype="PCM_16", format=suffix[1:])
     with whole_file(path, "wb") as file:
         file.write(encoded.getbuffer())
 
 
-def _soundfile() -> Any:
-    try:
-        return importlib.import_module("soundfile")
-    except (ImportError, OSError) as error:
-        raise UserError(
-            f"soundfile, which reads audio, cannot be imported ({shorten(str(error), 80)})",
-            mend="install it, and libsndfile if your system has none",
-        ) from None
-
-
-class _Source(NamedTuple):
-    """An open file: what messages call it, its SoundFile, its header, and see `Container`."""
-
-    path: Path
-    file: Any
-    info: AudioInfo
-    last_page: int | None
-
-    def seek(self, frame: int) -> None:
-        """Go to a frame, once in the life of the SoundFile: libsndfile's second seek in Vorbis may land elsewhere.
-
-        So does one into the last page of a Vorbis file, which is therefore decoded from before that page.
-        """
-        # https://github.com/libsndfile/libsndfile/issues/885
-        near = frame if self.last_page is None else max(0, min(frame, self.last_page - _RUN_UP))
-        if near:
-            self.file.seek(near)
-        if near < frame:
-            self.file.read(frame - near, dtype="float32")
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[_Source]:
-    soundfile = _soundfile()
-    with file_faults(path), open(path, "rb") as raw:
-        size = raw.seek(0, io.SEEK_END)
-        if not size:
-            raise UserError("the file is empty", where=path, mend="check how it was made")
-        container = container_of(raw, size)
-    if container.needed > size:
-        raise UserError(f"truncated: {size:,} bytes of {container.needed:,}", where=path, mend=_COPY_AGAIN)
-    try:
-        file = soundfile.SoundFile(path)
-    except soundfile.LibsndfileError as error:
-        # What it says of a file with an mp3's name and no mp3 in it misleads.
-        reason = "no such format" if "regular file" in error.error_string else error.error_string.rstrip(".")
-        raise UserError(
-            f"not audio, or damaged ({shorten(reason, 80)})", where=path, mend="remove it, or save it as wav or flac"
-        ) from None
-    except TypeError:  # what it says of a name in .raw
-        raise UserError("samples without a header", where=path, mend="save them as wav or flac") from None
-    with file:
-        info = AudioInfo(file.frames, file.samplerate, file.channels)
-        if not info.frames:
-            raise UserError("there are no samples in it", where=path, mend="remove it, or check how it was made")
-        if info.frames >= _UNKNOWN_FRAMES:
-            raise UserError("its header does not say how long it is", where=path, mend="save it again as wav or flac")
-        yield _Source(path, file, info, container.last_page)
-
-
-def _read_mono(source: _Source, start: int, end: int, beyond_one: bool, mend: str = _SCALE) -> Samples:
-    """(end − start,) frames of the file, as they are but for the mean over channels; others as in `check_samples`."""
+def _read_mono(source: AudioSource, start: int, end: int, beyond_one: bool) -> Samples:
+    """(end − start,) frames of the file, as they are but for the mean over channels."""
     mono = np.empty(end - start, np.float32)
-    bounded = source.file.subtype in _FLOATS and not beyond_one
-    done = 0
-    try:
-        source.seek(start)
-        while done < len(mono):
-            block = source.file.read(min(_BLOCK, len(mono) - done), dtype="float32", always_2d=True)
-            if not len(block):
-                raise UserError(
-                    f"truncated: {start + done:,} frames of {source.info.frames:,}", where=source.path, mend=_COPY_AGAIN
-                )
-            _check_block(block, source.path, start + done, mend if bounded else None)
-            mono[done : done + len(block)] = block[:, 0] if block.shape[1] == 1 else block.mean(1)
-            done += len(block)
-    except _soundfile().LibsndfileError as error:
-        raise UserError(
-            f"damaged or truncated ({shorten(error.error_string.rstrip('.'), 80)})", where=source.path, mend=_COPY_AGAIN
-        ) from None
+    mend = _SCALE if _is_float(source) and not beyond_one else None
+    for first, block in source.blocks(start, end):
+        _check_block(block, source.path, first, mend)
+        mono[first - start : first - start + len(block)] = block[:, 0] if block.shape[1] == 1 else block.mean(1)
     return mono
+
+
+def _is_float(source: AudioSource) -> bool:
+    return source.file.subtype in _FLOATS
+
+
+def _looked_at(source: AudioSource) -> list[tuple[int, int]]:
+    """What `check_samples` reads of a file, as (start, end)."""
+    frames = source.info.frames
+    if _is_float(source):
+        return [(0, frames)]
+    if source.file.subtype not in _WHOLE_NUMBERS:
+        return [(frames - 1, frames)]
+    if frames <= BLOCK:
+        return [(0, frames)]
+    middle = (frames - BLOCK) // 2
+    return [(middle, middle + BLOCK), (frames - 1, frames)]
 
 
 def _check_block(block: Samples, path: Path, first: int, mend: str | None) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from ssmbio.data.audio_files import Samples, audio_info, check_audio, check_samples, frames_at, read_audio
+from ssmbio.data.audio_files import audio_info, check_audio, check_samples, frames_at, read_audio
+from ssmbio.data.audio_source import Samples
 from ssmbio.data.records import Label, LabelledSet, checked_index
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +94,8 @@ class AudioSet(LabelledSet):
         )
 
     def check_samples(self, *, beyond_one: bool = False, mend: str = "scale it to ±1") -> None:
-        """Raises UserError for the first clip that has faults which its header does not show; see `check_samples`."""
-        for path in self.paths:
-            check_samples(path, beyond_one=beyond_one, mend=mend)
+        """See `look_through`."""
+        look_through(self.paths, beyond_one=beyond_one, mend=mend)
 
     def label_of(self, index: int) -> Label:
         return self._labels[checked_index(index, len(self))]
@@ -124,4 +127,20 @@ class AudioSet(LabelledSet):
             sample_rate=self.sample_rate,
             resample=self.resample,
             root=self.root,
+        )
+
+
+def look_through(paths: Collection[Path], *, beyond_one: bool = False, mend: str = "scale it to ±1") -> None:
+    """Look for faults that headers do not show, and say in one line how many files clip; see `check_samples`.
+
+    Raises:
+        UserError: for the first file that has one.
+    """
+    clipped = [path for path in paths if check_samples(path, beyond_one=beyond_one, mend=mend)]
+    if clipped:
+        log.warning(
+            "%s of %s clips are cut off at full scale (clipping), %s first; record or export them less loud.",
+            f"{len(clipped):,}",
+            f"{len(paths):,}",
+            clipped[0],
         )

@@ -110,12 +110,16 @@ def _read_images(pipeline: PixelClassify, path: Path) -> Iterator[Image]:
 
 
 def _read_clips(pipeline: AudioClassify, path: Path) -> Iterator[Waveform]:
-    """A file, or all below a folder, at the model's rate; of longer clips than in training the middle."""
+    """A file, or all below a folder, at the model's rate; of longer clips than in training the middle.
+
+    All are looked through first, so that a fault outside of the middle is one too.
+    """
     files = audio_files(path) if path.is_dir() else [path]
     if not files:
         raise UserError("no audio files in it", where=path, mend="give a folder with wav, flac, ogg or mp3 files")
     root = path if path.is_dir() else path.parent
     clips = AudioSet.of_files(files, None, sample_rate=pipeline.sample_rate, resample=True, root=root)
+    clips.check_samples()
     places = (middle(int(frames), pipeline.facts["audio"]["length"]) for frames in clips.frames)
     return (Waveform(clips.name_of(i), clips.read(i, *place)) for i, place in enumerate(places))
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from hydra.core.global_hydra import GlobalHydra
 
@@ -223,6 +224,31 @@ def test_longer_clips_are_said_to_be_cut(judge):
     assert code == 0
     assert error.startswith("warning: clips: 2 of 10 are longer than the 240 samples")
     assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize("at", [55, 4 * LENGTH - 1])
+@pytest.mark.parametrize("name", ["made/clip_003", "real/high/train_0", "real/low/test_1"])
+def test_faults_outside_of_what_is_judged_are_faults(judge, name, at):
+    """As they are in training."""
+    wave = np.full(4 * LENGTH, 0.5, np.float32)
+    wave[at] = np.nan
+    soundfile.write(f"{name}.wav", wave, RATE, subtype="FLOAT")
+    table = Path("real/splits.csv")
+    inside = name.removeprefix("real/")
+    table.write_text(table.read_text().replace(f"{inside}.flac", f"{inside}.wav"))
+    code, _, error = judge()
+    assert code == 1
+    assert error == f"error: {name}.wav: sample {at} is NaN; remove the file, or write it again.\n"
+    assert not Path("out").exists()
+
+
+def test_clipped_clips_are_told_in_one_line(judge):
+    for path in ("made/clip_001.wav", "real/high/test_0.flac", "real/high/test_2.flac"):
+        write_audio(path, np.sign(np.sin(np.arange(LENGTH) / 9)).astype(np.float32), RATE)
+    code, output, _ = judge()
+    assert code == 0
+    assert output.count("clipping") == 1
+    assert "3 of 30 clips are cut off at full scale (clipping), made/clip_001.wav first" in output
 
 
 def test_another_rate_can_be_refused(judge):

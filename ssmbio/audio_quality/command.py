@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from ssmbio.audio_quality.features import View, accuracy, view_of
 from ssmbio.audio_quality.likelihood import mean_bits
 from ssmbio.audio_quality.measures import am_score, fid, inception_score, modified_inception_score
 from ssmbio.checkpoints import load_pipeline
-from ssmbio.data.audio_set import AudioSet
+from ssmbio.data.audio_set import AudioSet, look_through
 from ssmbio.errors import UserError
 from ssmbio.pipelines import AudioClassify, AudioGenerate
 from ssmbio.training.results import print_metrics, write_metrics
@@ -51,8 +52,11 @@ def audio_quality(config: DictConfig) -> dict[str, float]:
 
     floor = "train" in splits and "test" in splits
     wanted = list(splits) if config.reference_split is None else [config.reference_split]
+    used = {split: splits[split] for split in splits if split in wanted or (floor and split != "val")}
+    # As training does: faults outside of the middle that is judged are faults too. Each file once.
+    look_through(dict.fromkeys(chain(clips.paths, *(of.paths for of in used.values()))))
     view = seen("clips", clips)
-    views = {split: seen(split, splits[split]) for split in splits if split in wanted or (floor and split != "val")}
+    views = {split: seen(split, of) for split, of in used.items()}
     reference = View.joined([views[split] for split in wanted])
     warn_of_rank({"clips": view, **views})
 

@@ -15,8 +15,9 @@ import soundfile
 import torch
 import torchaudio
 
-from ssmbio.data import audio_files, audio_resampling
-from ssmbio.data.audio_files import AudioInfo, audio_info, check_samples, frames_at, read_audio, write_audio
+from ssmbio.data import audio_files, audio_resampling, audio_source
+from ssmbio.data.audio_files import audio_info, check_samples, frames_at, read_audio, write_audio
+from ssmbio.data.audio_source import AudioInfo
 from ssmbio.errors import UserError
 
 FORMATS = [("wav", "PCM_16"), ("wav", "PCM_24"), ("wav", "FLOAT"), ("flac", None), ("ogg", None), ("mp3", None)]
@@ -69,7 +70,7 @@ def test_whole_and_parts_of_every_format(tmp_path: Path, suffix: str, subtype: s
 def test_resampled_parts_are_parts_of_the_resampled_whole(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: int, wanted: int, block: int
 ) -> None:
-    monkeypatch.setattr(audio_files, "_BLOCK", block)
+    monkeypatch.setattr(audio_source, "BLOCK", block)
     monkeypatch.setattr(audio_resampling, "_BLOCK", block)
     wave = sound(20_011, 2)
     path = save(tmp_path / "x.wav", wave, rate, "FLOAT")
@@ -258,6 +259,33 @@ def test_truncated_files(tmp_path: Path, suffix: str, subtype: str | None, share
         assert "truncated: " in message(lambda: audio_info(path))
 
 
+def ends_of_pages(data: bytes) -> list[int]:
+    ends = [0]
+    while ends[-1] < len(data):
+        head = data[ends[-1] :]
+        assert head.startswith(b"OggS")
+        ends.append(ends[-1] + 27 + head[26] + sum(head[27 : 27 + head[26]]))
+    return ends[1:]
+
+
+def test_ogg_that_ends_between_two_pages(tmp_path: Path) -> None:
+    """libsndfile reads it as a shorter file that is whole."""
+    path = save(tmp_path / "x.ogg", sound(60_000))
+    data = path.read_bytes()
+    *cuts, whole = ends_of_pages(data)
+    assert len(cuts) > 3
+    assert whole == len(data)
+    for cut in cuts:
+        path.write_bytes(data[:cut])
+        assert message(lambda: audio_info(path)) == (
+            f"{path}: truncated: its last page is not marked as the end; copy or download it again; of a recording "
+            "that was broken off, save what there is anew."
+        )
+    # One stream after the other is allowed: the flag may stand on earlier pages too.
+    path.write_bytes(data + data[: cuts[-1]])
+    assert "not marked as the end" in message(lambda: audio_info(path))
+
+
 def test_headers_that_leave_the_size_open_are_no_truncation(tmp_path: Path) -> None:
     path = save(tmp_path / "x.wav", sound(3_000))
     data = bytearray(path.read_bytes())
@@ -314,7 +342,7 @@ def test_samples_that_are_no_numbers(tmp_path: Path, value: float, word: str) ->
 
 
 def test_late_faults_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audio_files, "_BLOCK", 1_000)
+    monkeypatch.setattr(audio_source, "BLOCK", 1_000)
     wave = sound(9_000, 2)
     path = save(tmp_path / "x.wav", wave, subtype="FLOAT")
     check_samples(path)
@@ -333,17 +361,22 @@ def test_late_faults_are_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize(("suffix", "subtype"), FORMATS)
-def test_of_whole_numbers_and_codecs_the_last_frame_is_looked_at(
+def test_how_much_is_looked_through(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, subtype: str | None
 ) -> None:
     path = save(tmp_path / f"x.{suffix}", sound(60_000), subtype=subtype)
     read: list[tuple[int, int]] = []
-    original = audio_files._read_mono
+    original = audio_source.AudioSource.blocks
     monkeypatch.setattr(
-        audio_files, "_read_mono", lambda source, *part: (read.append(part[:2]), original(source, *part))[1]
+        audio_source.AudioSource, "blocks", lambda source, *part: (read.append(part), original(source, *part))[1]
     )
+    last, codec = (59_999, 60_000), suffix in ("ogg", "mp3")
     check_samples(path)
-    assert read == [(0, 60_000) if subtype == "FLOAT" else (59_999, 60_000)]
+    assert read == [last if codec else (0, 60_000)]
+    monkeypatch.setattr(audio_files, "BLOCK", 1_000)
+    read.clear()
+    check_samples(path)
+    assert read == [(0, 60_000)] if subtype == "FLOAT" else [last] if codec else [(29_500, 30_500), last]
     data = path.read_bytes()
     for share in (0.3, 0.6, 0.995):
         path.write_bytes(data[: int(share * len(data))])
