@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +13,14 @@ FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 def check_shape(name: str, tensor: Tensor | None, axes: str, shape: Sequence[int]) -> None:
     if tensor is not None and tuple(tensor.shape) != tuple(shape):
         raise ValueError(f"{name} must be ({axes}) = {tuple(shape)}; got {tuple(tensor.shape)}")
+
+
+def check_tensors(required: Mapping[str, object], **optional: object) -> None:
+    """All are tensors; the optional ones may be None."""
+    given = {name: value for name, value in optional.items() if value is not None}
+    for name, value in {**required, **given}.items():
+        if not isinstance(value, Tensor):
+            raise TypeError(f"{name} must be a tensor; got {type(value).__name__}")
 
 
 def check_floats(main: Tensor, **others: Tensor | None) -> None:

@@ -13,7 +13,7 @@ import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
@@ -27,7 +27,7 @@ from ssmbio.errors import UserError
 CONFIG_PACKAGE = "pkg://ssmbio.conf"
 # What takes less memory, by command; elsewhere the batch size.
 _LESS_MEMORY = {
-    "train": "set data.batch_size lower, model.activation_checkpointing=true, or shorter sequences",
+    "train": "set data.batch_size lower, model.activation_checkpointing=true, shorter sequences or a smaller model",
     "evaluate": "set data.eval_batch_size lower",
     "generate": "make fewer clips side by side with batch_size, or shorter ones",
 }
@@ -59,7 +59,10 @@ def one_line_errors(config_name: str) -> Iterator[None]:
     except UserError as error:
         fail(str(error))
     except (HydraException, OmegaConfBaseException) as error:
-        if isinstance(error, InstantiationException) and not isinstance(error.__cause__, _FAULTS_OF_A_VALUE):
+        cause = error.__cause__
+        if isinstance(error, InstantiationException) and cause is not None and is_out_of_memory(cause):
+            fail_for_memory(cause, config_name)
+        if isinstance(error, InstantiationException) and not isinstance(cause, _FAULTS_OF_A_VALUE):
             raise
         fail(explain_configuration_error(error, config_name, sys.argv[1:]))
     except OSError as error:
@@ -72,8 +75,7 @@ def one_line_errors(config_name: str) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        mend = _LESS_MEMORY.get(config_name, "set batch_size lower")
-        fail(f"out of memory: {one_line(error).split('. GPU ')[0]}; {mend}.")
+        fail_for_memory(error, config_name)
     except MisconfigurationException as error:
         fail(one_line(error))
     except ValueError as error:
@@ -102,6 +104,11 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
+def fail_for_memory(error: BaseException, config_name: str) -> NoReturn:
+    mend = _LESS_MEMORY.get(config_name, "set batch_size lower")
+    fail(f"out of memory: {one_line(error).split('. GPU ')[0]}; {mend}.")
+
+
 def one_line(error: BaseException) -> str:
     """The message of an error of a library, with its lines joined."""
     return " ".join(str(error).split()) or type(error).__name__
@@ -121,7 +128,7 @@ def reader_has_left() -> bool:
     return True
 
 
-def fail(message: str, code: int = 1) -> None:
+def fail(message: str, code: int = 1) -> NoReturn:
     print(f"error: {message}", file=sys.stderr)
     sys.exit(code)
 

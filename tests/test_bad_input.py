@@ -79,6 +79,27 @@ def test_a_label_that_train_lacks(run):
     assert not Path("out").exists()
 
 
+SETTINGS_OF_MIXERS = {
+    "s4": ("dropout=nan", "dropout must be a number from 0 to 1; got nan"),
+    "s4d": ("lr=-1", "lr must be null, or at least 0 and finite; got -1"),
+    "dss": ("dt_max=inf", "dt_min and dt_max must be finite numbers with 0 < dt_min <= dt_max; got (0.001, inf)"),
+    "s5": ("bidirectional=7", "bidirectional must be true or false; got 7"),
+    "gss": ("d_state=8.0", "d_state must be even, whole and at least 2, for states come in conjugate pairs; got 8.0"),
+    "h3": ("d_shift=abc", "d_shift must be at least 1 and whole; got 'abc'"),
+    "hyena": ("l_max=20.5", "l_max must be at least 1 and whole; got 20.5"),
+    "mamba": ("dt_rank=0", "dt_rank must be at least 1 and whole; got 0"),
+    "bimamba": ("expand=-1", "expand must be positive and finite; got -1"),
+}
+
+
+@pytest.mark.parametrize("mixer", SETTINGS_OF_MIXERS)
+def test_settings_of_a_mixer_name_themselves_and_their_range(run, mixer):
+    setting, told = SETTINGS_OF_MIXERS[mixer]
+    arguments = ("data=table", "data.train=good.csv", f"model/mixer={mixer}", f"model.mixer.{setting}", "run_dir=out")
+    expect_one_line(run("train", *SMALL, *arguments), told)
+    assert not Path("out").exists()
+
+
 BEDS = {
     "off the end": ("chr1\t90\t120\ta\n", ["line 1", "chr1", "100"]),
     "unknown contig": ("chr2\t0\t10\ta\n", ["line 1", "chr2", "chr1"]),

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssmbio.kernels.causal_conv1d.reference import causal_conv1d_reference
-from ssmbio.kernels.checks import check_floats, check_packing, check_rows, check_shape
+from ssmbio.kernels.checks import check_floats, check_packing, check_rows, check_shape, check_tensors
 from ssmbio.kernels.dispatch import implementation
 from ssmbio.kernels.packing import check_offsets
 from ssmbio.kernels.steps import triton_steps
@@ -75,6 +75,7 @@ def causal_conv1d_step(
 
     Differentiable; Triton's kernel has no backward pass and runs where no gradient is recorded (`torch.no_grad()`).
     """
+    check_tensors({"x": x, "weight": weight, "state": state}, bias=bias)
     check_shape("state", state, "B, K - 1, D", (x.shape[0], weight.shape[1] - 1, x.shape[1]))
     check_shape("weight", weight, "D, K", (x.shape[1], weight.shape[1]))
     check_shape("bias", bias, "D,", (x.shape[1],))
@@ -91,6 +92,7 @@ def causal_conv1d_step(
 
 
 def _check_arguments(x, weight, bias, activation, initial_state, cu_seqlens) -> None:
+    check_tensors({"x": x, "weight": weight}, bias=bias, initial_state=initial_state, cu_seqlens=cu_seqlens)
     check_rows("x", x)
     check_floats(x, x=x)
     check_packing("x", x, cu_seqlens)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ssmbio.kernels.checks import check_floats, check_rows, check_shape
+from ssmbio.kernels.checks import check_floats, check_rows, check_shape, check_tensors
 from ssmbio.kernels.fft_convolution import transforms
 
 
@@ -16,7 +16,8 @@ def fft_convolution(u: Tensor, kernel: Tensor, D: Tensor | None = None) -> Tenso
 
     The linear convolution itself: rows are padded with zeros, so nothing wraps around. Every input has a gradient. The
     arithmetic is float32 (float64 when the inputs are), whatever the inputs; its error is a few roundings of the
-    largest outputs, as transforms have it, not of each. Only u and kernel are kept for the backward pass.
+    largest outputs, as transforms have it, not of each. So a number in u that is not finite spoils all outputs of its
+    row and channel, earlier ones too. Only u and kernel are kept for the backward pass.
 
     Args:
         u: (B, L, D), float32, bfloat16 or float16 (or float64).
@@ -30,6 +31,7 @@ def fft_convolution(u: Tensor, kernel: Tensor, D: Tensor | None = None) -> Tenso
     Raises:
         ValueError, TypeError: an argument of wrong shape or dtype, which the message names.
     """
+    check_tensors({"u": u, "kernel": kernel}, D=D)
     check_rows("u", u)
     check_floats(u, u=u, kernel=kernel, D=D)
     if kernel.dim() != 2 or kernel.shape[0] != u.shape[2] or kernel.shape[1] < 1:

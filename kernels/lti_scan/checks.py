@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
-from ssmbio.kernels.checks import check_floats, check_packing, check_rows, check_shape
+from ssmbio.kernels.checks import check_floats, check_packing, check_rows, check_shape, check_tensors
 
 
 def check_arguments(
@@ -17,6 +18,7 @@ def check_arguments(
     cu_seqlens: Tensor | None,
 ) -> None:
     """Raises ValueError or TypeError, naming the argument, unless shapes, dtypes and devices fit together."""
+    check_tensors({"u": u, "log_a": log_a, "b": b, "c": c}, D=D, initial_state=initial_state, cu_seqlens=cu_seqlens)
     check_rows("u", u)
     check_floats(u, u=u)
     check_packing("u", u, cu_seqlens)
@@ -31,7 +33,7 @@ def check_system(u: Tensor, log_a: Tensor, b: Tensor, c: Tensor, D: Tensor | Non
     if log_a.dim() != 2 or log_a.shape[0] != channels or log_a.shape[1] < 1:
         raise ValueError(f"log_a must be (D, N) = ({channels}, N); got {tuple(log_a.shape)}")
     for name, parameter in (("log_a", log_a), ("b", b), ("c", c)):
-        _check_complex(name, parameter)
+        check_complex(name, parameter)
         check_shape(name, parameter, "D, N", log_a.shape)
         _check_device(name, parameter, u)
     check_shape("D", D, "D,", (channels,))
@@ -46,12 +48,12 @@ def check_state(name: str, state: Tensor | None, axis: str, sequences: int, u: T
     if state is None:
         return
     check_shape(name, state, f"{axis}, D, N", (sequences, *log_a.shape))
-    _check_complex(name, state)
+    check_complex(name, state)
     _check_device(name, state, u)
 
 
-def _check_complex(name: str, tensor: Tensor) -> None:
-    if not tensor.is_complex():
+def check_complex(name: str, tensor: Tensor) -> None:
+    if tensor.dtype not in (torch.complex64, torch.complex128):
         raise TypeError(f"{name} must be complex64 or complex128; got {tensor.dtype}")
 
 

@@ -46,6 +46,14 @@ def lti_scan(
     u may be float32, bfloat16 or float16 (or float64, with the torch backends); states and their gradients are
     complex64 (complex128 when u is float64), and parameters are cast to that.
 
+    Accuracy of Triton's kernels against float64, ‖found - exact‖ / ‖exact‖ of each output and gradient: below 5e-6 with
+    float32 u (products of two TF32 terms each, TF32x3), tested on tensor cores up to 2^22 positions; below 5e-5 with
+    bfloat16 and 5e-6 with float16, but y and the gradient of u, rounded to the dtype of u, below 4e-3 and 5e-4. For the
+    gradient of D, one sum that may cancel, ‖dy u‖ stands in place of a smaller ‖exact‖.
+
+    A number in u that is not finite spoils the later outputs of its channel, and up to 63 before it: products of whole
+    chunks multiply it by zeros ("fft": all of the row). Other channels, rows and sequences it does not reach.
+
     Args:
         u: (B, L, D), the input, real. With `cu_seqlens`, B is 1 and L the sequences' total.
         log_a: (D, N), complex: the logarithm of the discretized state matrix, one of each pair of conjugates. Its real
@@ -55,6 +63,7 @@ def lti_scan(
         initial_state: (B, D, N), with `cu_seqlens` (S, D, N), complex. None: zeros.
         return_final_state: also return the state after the last position of each row or sequence.
         cu_seqlens: (S + 1,) int32, the offsets of the sequences of a packed row, from 0 to L; each has a position.
+            Their values are checked on the CPU only: on a GPU a look would stall it, and wrong ones give wrong results.
         reverse: scan each sequence from its end; the initial state enters at its last position.
         backend: "auto", "triton", "torch", "fft" (one long convolution, no `cu_seqlens`; for comparison), or
             "reference" (sequential: slow, for tests).

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ssmbio.kernels.checks import check_floats
+from ssmbio.kernels.checks import check_floats, check_tensors
 from ssmbio.kernels.lti_scan.checks import check_state, check_system
 
 
@@ -26,6 +26,7 @@ def lti_scan_step(
     Raises:
         ValueError, TypeError: an argument of wrong shape or dtype, which the message names.
     """
+    check_tensors({"u": u, "log_a": log_a, "b": b, "c": c, "state": state}, D=D)
     if u.dim() != 2:
         raise ValueError(f"u must be (B, D); got {tuple(u.shape)}")
     check_floats(u, u=u)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ssmbio.kernels.checks import check_floats, check_packing, check_rows, check_shape
+from ssmbio.kernels.checks import check_floats, check_packing, check_rows, check_shape, check_tensors
 
 
 def check_arguments(
@@ -20,6 +20,8 @@ def check_arguments(
     cu_seqlens: Tensor | None,
 ) -> None:
     """Raises ValueError or TypeError, naming the argument, unless shapes, dtypes and devices fit together."""
+    required = {"u": u, "delta": delta, "A": A, "B": B, "C": C}
+    check_tensors(required, D=D, z=z, delta_bias=delta_bias, initial_state=initial_state, cu_seqlens=cu_seqlens)
     check_rows("u", u)
     # A, D, bias and state are cast, so float64 parameters of a float64 model are all that has to agree here.
     check_floats(u, u=u, delta=delta, B=B, C=C, z=z)

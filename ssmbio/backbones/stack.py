@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from ssmbio.backbones.bidirectional import Bidirectional
 from ssmbio.layers import LayerNorm, RMSNorm
 from ssmbio.mixers import Mixer
+from ssmbio.mixers.settings import check_dropout, check_flag, check_whole
 
 
 class Block(nn.Module):
@@ -69,8 +70,9 @@ class Stack(nn.Module):
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        if d_model < 1 or n_layers < 1:
-            raise ValueError(f"d_model and n_layers must be at least 1, got {d_model} and {n_layers}")
+        check_whole(1, d_model=d_model, n_layers=n_layers)
+        check_flag(bidirectional=bidirectional, activation_checkpointing=activation_checkpointing)
+        check_dropout(dropout)
         self.d_model = d_model
         make = partial(Bidirectional, mixer=mixer) if bidirectional else mixer
         self.blocks = nn.ModuleList(Block(make(d_model), dropout) for _ in range(n_layers))

@@ -13,6 +13,7 @@ from ssmbio.backbones.pooling import DownPool, UpPool
 from ssmbio.backbones.stage import MixerMaker, Stage
 from ssmbio.backbones.unet_walks import Pieces, SingleStep, UNetState, Walk, Whole
 from ssmbio.layers import LayerNorm
+from ssmbio.mixers.settings import check_dropout, check_flag, check_whole
 
 STAGES = ("outer", "middle", "centre")
 
@@ -61,9 +62,11 @@ class UNet(nn.Module):
         activation_checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        if d_model < 1 or n_layers < 1 or expand < 1 or ff < 0:
-            sizes = f"{d_model}, {n_layers}, {expand} and {ff}"
-            raise ValueError(f"d_model, n_layers and expand must be at least 1, ff at least 0; got {sizes}")
+        check_whole(1, d_model=d_model, n_layers=n_layers, expand=expand)
+        check_flag(unet=unet, activation_checkpointing=activation_checkpointing)
+        check_dropout(dropout)
+        if isinstance(ff, (bool, str)) or ff < 0:
+            raise ValueError(f"ff must be a number of at least 0; got {ff!r}")
         if isinstance(pool, int) or not pool or min(pool) < 2:
             raise ValueError(f"pool must be a list of numbers from 2 up, such as [4, 4]; got {pool}")
         self.pool = tuple(pool)

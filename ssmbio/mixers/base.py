@@ -10,6 +10,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from ssmbio.mixers.inputs import check_position, check_sequences, check_state
+from ssmbio.mixers.settings import check_whole
+
 
 class Mixer(nn.Module):
     """Mixes information along the length of a sequence.
@@ -23,8 +26,7 @@ class Mixer(nn.Module):
 
     def __init__(self, d_model: int) -> None:
         super().__init__()
-        if d_model < 1:
-            raise ValueError(f"d_model must be at least 1, got {d_model}")
+        check_whole(1, d_model=d_model)
         self.d_model = d_model
 
     def forward(self, x: Tensor, state: Any = None, cu_seqlens: Tensor | None = None) -> tuple[Tensor, Any]:
@@ -37,6 +39,10 @@ class Mixer(nn.Module):
 
         Returns:
             y like x, and the state after the last position (None from a bidirectional mixer); it is differentiable.
+
+        Raises:
+            ValueError, TypeError: an argument that does not fit the mixer or the others, which the message names.
+            RuntimeError: a state for a bidirectional mixer.
         """
         raise NotImplementedError
 
@@ -47,6 +53,20 @@ class Mixer(nn.Module):
     def initial_state(self, batch_size: int) -> Any:
         """The state before the first position of `batch_size` sequences (or packed sequences)."""
         raise RuntimeError(f"{type(self).__name__} is bidirectional: it has no state")
+
+    def check_input(self, x: Tensor, state: Any, cu_seqlens: Tensor | None) -> None:
+        """For `forward`: raise unless its arguments fit. Offsets are looked at by whatever splits the row by them."""
+        check_sequences(x, self.d_model, cu_seqlens)
+        if not self.causal:
+            self.refuse_state(state)
+        elif state is not None:
+            axis, count = ("B", x.shape[0]) if cu_seqlens is None else ("S", cu_seqlens.shape[0] - 1)
+            check_state(state, self.initial_state(0), axis, count, x)
+
+    def check_step(self, x: Tensor, state: Any) -> None:
+        """For `step`: raise unless its arguments fit."""
+        check_position(x, self.d_model)
+        check_state(state, self.initial_state(0), "B", x.shape[0], x)
 
     def refuse_state(self, state: Any) -> None:
         """For bidirectional mixers: raise if a state was given."""

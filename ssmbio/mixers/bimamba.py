@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssmbio.kernels.gated_sum import gated_sum
 from ssmbio.mixers.base import Mixer
-from ssmbio.mixers.selective_ssm import SelectiveSSM, in_autocast_dtype
+from ssmbio.mixers.selective_ssm import SelectiveSSM, in_autocast_dtype, inner_channels, rank_of_steps
 
 
 class BiMamba(Mixer):
@@ -34,15 +32,15 @@ class BiMamba(Mixer):
         dt_max: float = 1e-1,
     ) -> None:
         super().__init__(d_model)
-        d_inner = int(expand * d_model)
-        dt_rank = dt_rank or math.ceil(d_model / 16)
+        d_inner = inner_channels(d_model, expand)
+        dt_rank = rank_of_steps(d_model, dt_rank)
         self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
         self.ssm_forward = SelectiveSSM(d_inner, d_state, d_conv, dt_rank, dt_min, dt_max)
         self.ssm_backward = SelectiveSSM(d_inner, d_state, d_conv, dt_rank, dt_min, dt_max)
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
 
     def forward(self, x: Tensor, state: None = None, cu_seqlens: Tensor | None = None) -> tuple[Tensor, None]:
-        self.refuse_state(state)
+        self.check_input(x, state, cu_seqlens)
         x = in_autocast_dtype(x)
         to_inner, to_gate = self.in_proj.weight.chunk(2)
         inner = F.linear(x, to_inner)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ssmbio.mixers.own_group import own_group
+from ssmbio.mixers.settings import check_d_state
 
 # Systems whose eigenvalues have real part 0 start this far left of it, for the logarithm that keeps them there.
 _LEAST_DECAY = 1e-4
@@ -46,6 +47,5 @@ def complex_normal(*shape: int) -> Tensor:
 
 def pairs_of(d_state: int) -> int:
     """The number of conjugate pairs that are kept of N = `d_state` states."""
-    if d_state < 2 or d_state % 2:
-        raise ValueError(f"d_state must be even and at least 2, for states come in conjugate pairs; got {d_state}")
+    check_d_state(d_state)
     return d_state // 2

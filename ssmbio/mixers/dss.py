@@ -12,6 +12,7 @@ from ssmbio.mixers.complex_parameters import Eigenvalues, complex_normal, comple
 from ssmbio.mixers.discretization import expm1
 from ssmbio.mixers.hippo import normal_plus_low_rank
 from ssmbio.mixers.scanned_ssm import ScannedSSM
+from ssmbio.mixers.settings import check_choice, check_whole
 from ssmbio.mixers.ssm_layer import SSMLayer
 from ssmbio.mixers.step_size import StepSize
 
@@ -50,10 +51,8 @@ class DiagonalSoftmaxSSM(ScannedSSM):
         lr: float | None = 1e-3,
     ) -> None:
         super().__init__(d_model, pairs_of(d_state))
-        if scale not in DSS_SCALES:
-            raise ValueError(f"scale must be one of {', '.join(DSS_SCALES)}; got {scale!r}")
-        if l_max < 1:
-            raise ValueError(f"l_max must be at least 1, got {l_max}")
+        check_choice(DSS_SCALES, scale=scale)
+        check_whole(1, l_max=l_max)
         self.scale, self.l_max = scale, l_max
         self.A = Eigenvalues(normal_plus_low_rank("legs", d_state).eigenvalues, lr)
         self.W = complex_parameter(complex_normal(d_model, self.pairs))

@@ -11,6 +11,7 @@ from ssmbio.layers import Linear
 from ssmbio.mixers.base import Mixer
 from ssmbio.mixers.dss import DiagonalSoftmaxSSM
 from ssmbio.mixers.selective_ssm import in_autocast_dtype
+from ssmbio.mixers.settings import check_positive, check_whole
 
 
 class GSS(Mixer):
@@ -36,8 +37,8 @@ class GSS(Mixer):
         lr: float | None = 1e-3,
     ) -> None:
         super().__init__(d_model)
-        if expand <= 0 or shrink < 1:
-            raise ValueError(f"expand must be positive and shrink at least 1, got {expand} and {shrink}")
+        check_positive(expand=expand)
+        check_whole(1, shrink=shrink)
         wide, narrow = max(1, int(expand * d_model)), -(-d_model // shrink)
         self.to_gate = Linear(d_model, wide)
         self.to_ssm = Linear(d_model, narrow)
@@ -49,11 +50,13 @@ class GSS(Mixer):
     def forward(
         self, x: Tensor, state: Tensor | None = None, cu_seqlens: Tensor | None = None
     ) -> tuple[Tensor, Tensor]:
+        self.check_input(x, state, cu_seqlens)
         x = in_autocast_dtype(x)
         y, state = self.ssm(F.gelu(self.to_ssm(x)), self.D, state, cu_seqlens)
         return self._output(x, y), state
 
     def step(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        self.check_step(x, state)
         x = in_autocast_dtype(x)
         y, state = self.ssm.step(F.gelu(self.to_ssm(x)), self.D, state)
         return self._output(x, y), state

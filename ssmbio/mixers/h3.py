@@ -13,6 +13,7 @@ from ssmbio.mixers.base import Mixer
 from ssmbio.mixers.long_filter import long_filter, long_filter_step
 from ssmbio.mixers.s4d import DiagonalSSM
 from ssmbio.mixers.selective_ssm import in_autocast_dtype
+from ssmbio.mixers.settings import check_whole
 
 
 class H3State(NamedTuple):
@@ -46,8 +47,7 @@ class H3(Mixer):
         lr: float | None = 1e-3,
     ) -> None:
         super().__init__(d_model)
-        if d_shift < 1:
-            raise ValueError(f"d_shift must be at least 1, got {d_shift}")
+        check_whole(1, d_shift=d_shift)
         self.in_proj = Linear(d_model, 3 * d_model)
         self.shift = nn.Parameter(torch.randn(d_model, d_shift))
         self.ssm = DiagonalSSM(d_model, d_state, init, discretization, dt_min, dt_max, rate, lr=lr)
@@ -57,6 +57,7 @@ class H3(Mixer):
     def forward(
         self, x: Tensor, state: H3State | None = None, cu_seqlens: Tensor | None = None
     ) -> tuple[Tensor, H3State]:
+        self.check_input(x, state, cu_seqlens)
         q, k, v = self.in_proj(in_autocast_dtype(x)).chunk(3, dim=-1)
         shift, ssm = (None, None) if state is None else state
         k, shift = long_filter(k, self.shift, self.shift.shape[1], None, shift, cu_seqlens)
@@ -64,6 +65,7 @@ class H3(Mixer):
         return self.out_proj(q * y), H3State(shift, ssm)
 
     def step(self, x: Tensor, state: H3State) -> tuple[Tensor, H3State]:
+        self.check_step(x, state)
         q, k, v = self.in_proj(in_autocast_dtype(x)).chunk(3, dim=-1)
         k, shift = long_filter_step(k, self.shift, None, state.shift)
         y, ssm = self.ssm.step(k * v, self.D, state.ssm)

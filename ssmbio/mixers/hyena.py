@@ -14,6 +14,7 @@ from ssmbio.mixers.derived import Derived
 from ssmbio.mixers.hyena_filter import HyenaFilter
 from ssmbio.mixers.long_filter import long_filter, long_filter_step
 from ssmbio.mixers.selective_ssm import in_autocast_dtype
+from ssmbio.mixers.settings import check_whole
 
 
 class HyenaState(NamedTuple):
@@ -50,10 +51,8 @@ class Hyena(Mixer):
         lr: float | None = 1e-3,
     ) -> None:
         super().__init__(d_model)
-        if order < 1:
-            raise ValueError(f"order must be at least 1, got {order}")
-        if not 2 <= d_conv <= 8:
-            raise ValueError(f"d_conv must be from 2 to 8, got {d_conv}")
+        check_whole(1, order=order)
+        check_whole(2, 8, d_conv=d_conv)
         self.order = order
         inner, bound = (order + 1) * d_model, d_conv**-0.5
         self.in_proj = Linear(d_model, inner)
@@ -67,6 +66,7 @@ class Hyena(Mixer):
     def forward(
         self, x: Tensor, state: HyenaState | None = None, cu_seqlens: Tensor | None = None
     ) -> tuple[Tensor, HyenaState]:
+        self.check_input(x, state, cu_seqlens)
         x = self.in_proj(in_autocast_dtype(x))
         short, long = (None, None) if state is None else state
         x, short = causal_conv1d(
@@ -85,6 +85,7 @@ class Hyena(Mixer):
         return self.out_proj(v), HyenaState(short, torch.cat(new_caches, dim=-1))
 
     def step(self, x: Tensor, state: HyenaState) -> tuple[Tensor, HyenaState]:
+        self.check_step(x, state)
         x = self.in_proj(in_autocast_dtype(x))
         x, short = causal_conv1d_step(x, self.conv_weight, self.conv_bias, None, state.short)
         *gates, v = x.chunk(self.order + 1, dim=-1)

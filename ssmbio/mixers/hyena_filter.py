@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssmbio.mixers.own_group import own_group
+from ssmbio.mixers.settings import check_lr, check_positive, check_whole
 
 
 class HyenaFilter(nn.Module):
@@ -39,10 +40,12 @@ class HyenaFilter(nn.Module):
         lr: float | None = 1e-3,
     ) -> None:
         super().__init__()
-        if l_max < 1:
-            raise ValueError(f"l_max must be at least 1, got {l_max}")
-        if features < 3 or features % 2 == 0:
-            raise ValueError(f"features must be odd and at least 3, got {features}")
+        check_whole(1, l_max=l_max, width=width)
+        check_whole(3, features=features)
+        if features % 2 == 0:
+            raise ValueError(f"features must be odd and at least 3; got {features}")
+        check_positive(sine=sine)
+        check_lr(lr)
         self.l_max, self.features, self.lr = l_max, features, lr
         sizes = [features, width, width, width]
         self.layers = nn.Sequential(*(nn.Linear(*pair) for pair in pairwise(sizes)))

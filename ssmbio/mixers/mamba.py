@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-import math
-
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssmbio.kernels.mamba_step import mamba_step
 from ssmbio.mixers.base import Mixer
-from ssmbio.mixers.selective_ssm import SelectiveSSM, SelectiveState, in_autocast_dtype
+from ssmbio.mixers.selective_ssm import (
+    SelectiveSSM,
+    SelectiveState,
+    in_autocast_dtype,
+    inner_channels,
+    rank_of_steps,
+)
 
 
 class Mamba(Mixer):
@@ -35,14 +39,15 @@ class Mamba(Mixer):
         dt_max: float = 1e-1,
     ) -> None:
         super().__init__(d_model)
-        d_inner = int(expand * d_model)
+        d_inner = inner_channels(d_model, expand)
         self.in_proj = nn.Linear(d_model, 2 * d_inner, bias=False)
-        self.ssm = SelectiveSSM(d_inner, d_state, d_conv, dt_rank or math.ceil(d_model / 16), dt_min, dt_max)
+        self.ssm = SelectiveSSM(d_inner, d_state, d_conv, rank_of_steps(d_model, dt_rank), dt_min, dt_max)
         self.out_proj = nn.Linear(d_inner, d_model, bias=False)
 
     def forward(
         self, x: Tensor, state: SelectiveState | None = None, cu_seqlens: Tensor | None = None
     ) -> tuple[Tensor, SelectiveState]:
+        self.check_input(x, state, cu_seqlens)
         # Two products: the gradients of the halves of one would be put together by a copy.
         x = in_autocast_dtype(x)
         inner, z = (F.linear(x, weight) for weight in self.in_proj.weight.chunk(2))
@@ -50,6 +55,7 @@ class Mamba(Mixer):
         return self.out_proj(y), state
 
     def step(self, x: Tensor, state: SelectiveState) -> tuple[Tensor, SelectiveState]:
+        self.check_step(x, state)
         ssm = self.ssm
         y, conv_state, ssm_state = mamba_step(
             *(x, self.in_proj.weight, ssm.conv_weight, ssm.conv_bias, ssm.x_proj.weight, ssm.dt_weight, ssm.dt_bias),

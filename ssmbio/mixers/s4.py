@@ -11,13 +11,14 @@ from torch.utils.checkpoint import checkpoint
 from ssmbio.kernels import fft_convolution
 from ssmbio.mixers.complex_parameters import Eigenvalues, complex_normal, complex_parameter, pairs_of
 from ssmbio.mixers.derived import Derived
-from ssmbio.mixers.hippo import normal_plus_low_rank
+from ssmbio.mixers.hippo import HIPPO_NAMES, normal_plus_low_rank
 from ssmbio.mixers.nplr import BilinearNPLR, from_halves, halves, solve
 from ssmbio.mixers.nplr_cauchy import kernel_by_cauchy_sums, nodes
 from ssmbio.mixers.nplr_powers import kernel_by_powers
 from ssmbio.mixers.nplr_states import carried_output, decayed_state, final_state
 from ssmbio.mixers.own_group import own_group
 from ssmbio.mixers.sequence_rows import SequenceRows
+from ssmbio.mixers.settings import check_choice, check_flag
 from ssmbio.mixers.ssm_layer import SSMLayer
 from ssmbio.mixers.step_size import StepSize
 
@@ -54,8 +55,9 @@ class LowRankSSM(nn.Module):
         lr: float | None = 1e-3,
     ) -> None:
         super().__init__()
-        if kernel not in S4_KERNELS:
-            raise ValueError(f"kernel must be one of {', '.join(S4_KERNELS)}; got {kernel!r}")
+        check_choice(S4_KERNELS, kernel=kernel)
+        check_choice(HIPPO_NAMES, init=init)
+        check_flag(shared=shared)
         self.make_kernel = S4_KERNELS[kernel]
         self.d_model, self.pairs, self.lr = d_model, pairs_of(d_state), lr
         form = normal_plus_low_rank(init, d_state)

@@ -14,6 +14,7 @@ from ssmbio.mixers.discretization import DISCRETIZATIONS
 from ssmbio.mixers.hippo import normal_plus_low_rank
 from ssmbio.mixers.own_group import own_group
 from ssmbio.mixers.scanned_ssm import ScannedSSM
+from ssmbio.mixers.settings import check_choice, check_flag
 from ssmbio.mixers.ssm_layer import SSMLayer
 from ssmbio.mixers.step_size import StepSize
 
@@ -26,6 +27,7 @@ def s4d_eigenvalues(init: str, d_state: int) -> Tensor:
     lin   -½ + iπn                       inv   -½ + i (N/π) (N / (2n + 1) - 1)
     legs  the eigenvalues of the normal part of HiPPO-LegS                real  -(n + 1)
     """
+    check_choice(S4D_INITS, init=init)
     pairs = pairs_of(d_state)
     n = torch.arange(pairs, dtype=torch.float64)
     if init == "lin":
@@ -34,9 +36,7 @@ def s4d_eigenvalues(init: str, d_state: int) -> Tensor:
         return torch.complex(torch.full_like(n, -0.5), d_state / math.pi * (d_state / (2 * n + 1) - 1))
     if init == "legs":
         return normal_plus_low_rank("legs", d_state).eigenvalues
-    if init == "real":
-        return torch.complex(-(n + 1), torch.zeros_like(n))
-    raise ValueError(f"init must be one of {', '.join(S4D_INITS)}; got {init!r}")
+    return torch.complex(-(n + 1), torch.zeros_like(n))
 
 
 class DiagonalSSM(ScannedSSM):
@@ -65,8 +65,8 @@ class DiagonalSSM(ScannedSSM):
         lr: float | None = 1e-3,
     ) -> None:
         super().__init__(d_model, pairs_of(d_state))
-        if discretization not in DISCRETIZATIONS:
-            raise ValueError(f"discretization must be one of {', '.join(DISCRETIZATIONS)}; got {discretization!r}")
+        check_choice(DISCRETIZATIONS, discretization=discretization)
+        check_flag(shared=shared)
         self.discretization = discretization
         self.lr = lr
         copies = 1 if shared else d_model

@@ -16,6 +16,7 @@ from ssmbio.mixers.derived import Derived
 from ssmbio.mixers.discretization import DISCRETIZATIONS
 from ssmbio.mixers.hippo import normal_plus_low_rank
 from ssmbio.mixers.own_group import own_group
+from ssmbio.mixers.settings import check_choice, check_whole
 from ssmbio.mixers.ssm_layer import SSMLayer
 from ssmbio.mixers.step_size import StepSize
 
@@ -48,10 +49,10 @@ class SharedSSM(nn.Module):
     ) -> None:
         super().__init__()
         self.pairs = pairs_of(d_state)
-        if blocks < 1 or d_state % (2 * blocks):
+        check_whole(1, blocks=blocks)
+        if d_state % (2 * blocks):
             raise ValueError(f"blocks must divide d_state into even parts; got {blocks} and {d_state}")
-        if discretization not in DISCRETIZATIONS:
-            raise ValueError(f"discretization must be one of {', '.join(DISCRETIZATIONS)}; got {discretization!r}")
+        check_choice(DISCRETIZATIONS, discretization=discretization)
         self.discretize = DISCRETIZATIONS[discretization]
         self.lr = lr
         self.A = Eigenvalues(normal_plus_low_rank("legs", d_state // blocks).eigenvalues.repeat(blocks), lr)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ssmbio.mixers.selective_inner import selective_inner
+from ssmbio.mixers.settings import check_dt, check_positive, check_whole
 
 
 def in_autocast_dtype(x: Tensor) -> Tensor:
@@ -20,6 +21,20 @@ def in_autocast_dtype(x: Tensor) -> Tensor:
     if torch.is_autocast_enabled(kind) and x.dtype != torch.float64:
         return x.to(torch.get_autocast_dtype(kind))
     return x
+
+
+def inner_channels(d_model: int, expand: float) -> int:
+    """Channels of the scan of a layer of `d_model`."""
+    check_positive(expand=expand)
+    d_inner = int(expand * d_model)
+    if d_inner < 1:
+        raise ValueError(f"expand times d_model must be at least 1; got {expand} times {d_model}")
+    return d_inner
+
+
+def rank_of_steps(d_model: int, dt_rank: int | None) -> int:
+    """The rank of the projection that makes Δ: ⌈d_model / 16⌉ unless it is given."""
+    return math.ceil(d_model / 16) if dt_rank is None else dt_rank
 
 
 class SelectiveState(NamedTuple):
@@ -51,12 +66,9 @@ class SelectiveSSM(nn.Module):
         dt_init_floor: float = 1e-4,
     ) -> None:
         super().__init__()
-        if not 2 <= d_conv <= 8:
-            raise ValueError(f"d_conv must be from 2 to 8, got {d_conv}")
-        if d_state < 1 or dt_rank < 1:
-            raise ValueError(f"d_state and dt_rank must be at least 1, got {d_state} and {dt_rank}")
-        if not 0 < dt_min <= dt_max:
-            raise ValueError(f"dt_min and dt_max must be 0 < dt_min <= dt_max, got {dt_min} and {dt_max}")
+        check_whole(2, 8, d_conv=d_conv)
+        check_whole(1, d_state=d_state, dt_rank=dt_rank)
+        check_dt(dt_min, dt_max)
         self.d_inner, self.d_state, self.d_conv, self.dt_rank = d_inner, d_state, d_conv, dt_rank
         # A depthwise convolution's default bounds in torch: 1 / √K for weight and bias.
         bound = d_conv**-0.5

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ssmbio.kernels.checks import check_packing
+from ssmbio.kernels.packing import check_offsets
 from ssmbio.packing import pack, unpack
 
 
@@ -16,6 +18,9 @@ class SequenceRows:
         cu_seqlens: (S + 1,) int32 offsets of packed sequences; None: each row is one sequence.
         reverse: rows run from the end of each sequence to its start.
 
+    Raises:
+        ValueError, TypeError: cu_seqlens does not fit x. On a GPU too: the longest sequence has to be read anyway.
+
     Attributes:
         lengths: (R,), of each sequence. longest: M.
     """
@@ -26,8 +31,11 @@ class SequenceRows:
             self.longest = x.shape[1]
             self.lengths = torch.full((x.shape[0],), self.longest, device=x.device)
         else:
+            check_packing("x", x, cu_seqlens)
             self.lengths = cu_seqlens.diff().long()
-            self.longest = int(self.lengths.max())
+            offsets = cu_seqlens.cpu()
+            check_offsets(offsets, x.shape[1])
+            self.longest = int(offsets.diff().max())
 
     def split(self, x: Tensor, ends_meet: bool = True) -> Tensor:
         """x → rows, zero where a row is longer than its sequence: at its start if `ends_meet`, else at its end."""

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ssmbio.layers import Linear
 from ssmbio.mixers.base import Mixer
 from ssmbio.mixers.selective_ssm import in_autocast_dtype
+from ssmbio.mixers.settings import check_dropout, check_flag
 
 
 class SSM(Protocol):
@@ -52,6 +53,8 @@ class SSMLayer(Mixer):
         self, d_model: int, make_ssm: Callable[[], nn.Module], dropout: float = 0.0, bidirectional: bool = False
     ) -> None:
         super().__init__(d_model)
+        check_dropout(dropout)
+        check_flag(bidirectional=bidirectional)
         self.causal = not bidirectional
         for name in ("ssm_forward", "ssm_backward") if bidirectional else ("ssm",):
             self.add_module(name, make_ssm())
@@ -60,11 +63,11 @@ class SSMLayer(Mixer):
         self.mix = Linear(d_model, 2 * d_model)
 
     def forward(self, x: Tensor, state: Any = None, cu_seqlens: Tensor | None = None) -> tuple[Tensor, Any]:
+        self.check_input(x, state, cu_seqlens)
         x = in_autocast_dtype(x)
         if self.causal:
             y, state = self.ssm(x, self.D, state, cu_seqlens)
             return self._output(y), state
-        self.refuse_state(state)
         y, _ = self.ssm_forward(x, self.D, None, cu_seqlens)
         y_backward, _ = self.ssm_backward(x, None, None, cu_seqlens, reverse=True)
         return self._output(y + y_backward), None
@@ -72,6 +75,7 @@ class SSMLayer(Mixer):
     def step(self, x: Tensor, state: Any) -> tuple[Tensor, Any]:
         if not self.causal:
             return super().step(x, state)
+        self.check_step(x, state)
         y, state = self.ssm.step(in_autocast_dtype(x), self.D, state)
         return self._output(y), state
 

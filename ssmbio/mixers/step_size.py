@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ssmbio.mixers.own_group import own_group
+from ssmbio.mixers.settings import check_dt, check_lr, check_positive
 
 
 class StepSize(nn.Module):
@@ -25,9 +26,10 @@ class StepSize(nn.Module):
 
     def __init__(self, count: int, dt_min: float, dt_max: float, rate: float = 1.0, lr: float | None = 1e-3) -> None:
         super().__init__()
-        if not 0 < dt_min <= dt_max:
-            raise ValueError(f"dt_min and dt_max must be 0 < dt_min <= dt_max, got {dt_min} and {dt_max}")
-        self.rate, self.lr = checked_rate(rate), lr
+        check_dt(dt_min, dt_max)
+        check_positive(rate=rate)
+        check_lr(lr)
+        self.rate, self.lr = rate, lr
         self.log_dt = nn.Parameter(torch.empty(count).uniform_(math.log(dt_min), math.log(dt_max)))
 
     def forward(self) -> Tensor:
@@ -43,13 +45,8 @@ def set_rate(model: nn.Module, rate: float) -> int:
 
     Convolutions with a fixed number of taps (Hyena's filters, H3's shift) have no step size and stay as they are.
     """
+    check_positive(rate=rate)
     steps = [module for module in model.modules() if isinstance(module, StepSize)]
     for step in steps:
-        step.rate = checked_rate(rate)
+        step.rate = rate
     return len(steps)
-
-
-def checked_rate(rate: float) -> float:
-    if not 0 < rate < math.inf:
-        raise ValueError(f"rate must be positive and finite, got {rate}")
-    return rate

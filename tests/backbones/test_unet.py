@@ -329,7 +329,7 @@ def test_widths_and_stages_follow_the_pools():
         ({"pool": 4}, r"pool must be a list of numbers from 2 up"),
         ({"pool": [4, 1]}, r"got \[4, 1\]"),
         ({"n_layers": 0}, "at least 1"),
-        ({"ff": -1}, "ff at least 0"),
+        ({"ff": -1}, "ff must be"),
         ({"mixer": None}, "the outer stage has no mixer"),
         ({"mixer": None, "mixers": {"outer": S4D_4, "centre": S4D_4}}, "the middle stage has no mixer"),
         ({"mixers": {"center": S4D_4}}, "no stage center; the stages are outer, middle, centre"),

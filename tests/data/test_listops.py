@@ -69,7 +69,7 @@ def counts(expression: bytes) -> list[int]:
 
 
 def test_the_distribution_is_the_published_one() -> None:
-    """At the published settings a quarter of the inner nodes are lists, and values lean to 0 and 9 (MIN and MAX)."""
+    """At the published settings operators are even, and values lean to 0 and 9 (MIN and MAX)."""
     drawn = list(draw_expressions(400, shortest=500, longest=2000, depth=10, arguments=10, seed=0))
     text = b"".join(expression for expression, _ in drawn)
     operators = Counter(letter for letter in text if letter in b"nxds")
@@ -83,6 +83,32 @@ def test_the_distribution_is_the_published_one() -> None:
     assert max(labels.values()) / len(drawn) < 0.25  # no class is an answer by itself
     assert labels[0] > labels[4]
     assert labels[9] > labels[4]
+
+
+def test_a_quarter_of_the_nodes_above_the_deepest_level_are_lists() -> None:
+    """Of three levels the middle one, below roots of six arguments and more: of those hardly any comes twice.
+
+    Taking each expression once, or by its length, would favour lists or digits elsewhere.
+    """
+    drawn = draw_expressions(4000, shortest=0, longest=10**6, depth=3, arguments=10, seed=0)
+    families = [family for expression, _ in drawn if len(family := arguments_of_the_root(expression)) >= 6]
+    are_lists = [is_list for family in families for is_list in family]
+    standard_error = (0.25 * 0.75 / len(are_lists)) ** 0.5
+    assert standard_error < 0.004
+    assert sum(are_lists) / len(are_lists) == pytest.approx(0.25, abs=4 * standard_error)
+
+
+def arguments_of_the_root(expression: bytes) -> list[bool]:
+    """Whether each is a list."""
+    level, found = 0, []
+    for letter in expression:
+        if letter == ord("]"):
+            level -= 1
+            continue
+        if level == 1:
+            found.append(letter in b"nxds")
+        level += letter in b"nxds"
+    return found
 
 
 def test_the_same_seed_gives_the_same_expressions_and_another_gives_others() -> None:

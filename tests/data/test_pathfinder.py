@@ -63,6 +63,7 @@ def test_an_image_shows_its_dots_its_dashes_and_its_gaps(side: int) -> None:
     assert drawing.pixels.dtype == np.uint8
     assert len(drawing.curves) >= 3  # two long ones, and some that distract
     assert [len(curve) for curve in drawing.curves[:2]] == [28, 28]  # 14 dashes, 13 gaps
+    assert {len(curve) for curve in drawing.curves[2:]} == {8}  # of those that distract: 4 dashes, 3 gaps
     for row, column in drawing.dots:
         assert drawing.pixels[round(row), round(column)] == 255
     for curve in drawing.curves[2:]:

@@ -138,6 +138,9 @@ def test_ops_are_registered_as_torch_expects(skip: bool) -> None:
         ({"kernel": torch.zeros(6, 3).double()}, TypeError, "kernel must not mix float64 with other dtypes"),
         ({"kernel": torch.zeros(6, 3, device="meta")}, ValueError, "kernel must be on cpu as u is; got meta"),
         ({"D": torch.zeros(5)}, ValueError, r"D must be \(D,\) = \(6,\); got \(5,\)"),
+        ({"u": torch.zeros(2, 7, 6).numpy()}, TypeError, "u must be a tensor; got ndarray"),
+        ({"kernel": None}, TypeError, "kernel must be a tensor; got NoneType"),
+        ({"D": 1.0}, TypeError, "D must be a tensor; got float"),
     ],
 )
 def test_the_argument_at_fault_is_named(changed: Tensors, error: type, message: str) -> None:

@@ -61,6 +61,8 @@ def test_scan_names_the_argument_at_fault(changed: dict[str, object], error: typ
         ({"weight": torch.ones(6, 9)}, ValueError, r"weight must be \(D, K\) = \(6, 2 to 8\); got \(6, 9\)"),
         ({"weight": torch.ones(4, 6)}, ValueError, r"weight must be .* got \(4, 6\)"),
         ({"bias": torch.ones(4)}, ValueError, r"bias must be \(D,\) = \(6,\); got \(4,\)"),
+        ({"bias": 1.0}, TypeError, "bias must be a tensor; got float"),
+        ({"cu_seqlens": [0, 8]}, TypeError, "cu_seqlens must be a tensor; got list"),
         ({"activation": "relu"}, ValueError, "activation must be \"silu\" or None; got 'relu'"),
         ({"initial_state": torch.ones(2, 4, 6)}, ValueError, r"initial_state must be \(B, K - 1, D\) = \(2, 3, 6\)"),
     ],
@@ -68,6 +70,12 @@ def test_scan_names_the_argument_at_fault(changed: dict[str, object], error: typ
 def test_convolution_names_the_argument_at_fault(changed: dict[str, object], error: type, message: str) -> None:
     with pytest.raises(error, match=message):
         causal_conv1d(**({"x": ROW, "weight": torch.ones(6, 4)} | changed))
+
+
+@pytest.mark.parametrize(("name", "value"), [("A", -1.0), ("D", [1.0]), ("z", 0), ("initial_state", ()), ("B", None)])
+def test_scan_names_what_is_no_tensor(name: str, value: object) -> None:
+    with pytest.raises(TypeError, match=f"{name} must be a tensor; got {type(value).__name__}"):
+        selective_scan(**scan_arguments(**{name: value}))
 
 
 def test_steps_name_a_state_of_the_wrong_shape() -> None:

@@ -107,7 +107,7 @@ def test_cached_inputs_continue_a_convolution_packed_or_not():
         (lambda: Hyena(4, d_conv=1), "d_conv must be from 2 to 8"),
         (lambda: Hyena(4, features=4), "features must be odd"),
         (lambda: H3(4, d_shift=0), "d_shift must be at least 1"),
-        (lambda: GSS(4, shrink=0), "expand must be positive and shrink at least 1"),
+        (lambda: GSS(4, shrink=0), "shrink must be at least 1"),
     ],
 )
 def test_bad_choices_are_refused_by_name(make, message):

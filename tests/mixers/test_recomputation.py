@@ -196,10 +196,11 @@ def test_frozen_parameters_get_no_gradient_and_change_no_other(mixer) -> None:
     [("conv", r"initial_state must be \(B, K - 1, D\)"), ("ssm", r"initial_state must be \(B, D, N\)")],
 )
 def test_a_state_of_another_batch_is_refused(part: str, message: str) -> None:
-    module = Mamba(6)
-    right, other = module.initial_state(2), module.initial_state(3)
+    """By the node itself, below the checks of the layer."""
+    ssm = Mamba(6).ssm
+    right, other = ssm.initial_state(2), ssm.initial_state(3)
     with pytest.raises(ValueError, match=message):
-        module(torch.randn(2, L, 6), right._replace(**{part: getattr(other, part)}))
+        ssm(torch.randn(2, L, ssm.d_inner), None, right._replace(**{part: getattr(other, part)}))
 
 
 def test_without_gradients_the_scan_keeps_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
