@@ -66,14 +66,15 @@ class AudioClassify(Classify):
 
     def encode(self, samples: Tensor, lengths: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Outputs of the backbone (B, L, D), and which of them are samples (B, L)."""
-        valid = None if lengths is None else valid_positions(lengths, samples.shape[1])
         # In float32 under autocast too: bfloat16 has fewer steps than a sample, and the residual stream starts here.
         with torch.autocast(samples.device.type, enabled=False):
             x = self.embedding(torch.stack([samples, companded(samples)], -1))
-        if valid is None or bool(valid.all()):
-            return self.backbone(x)[0], torch.ones_like(samples, dtype=torch.bool)
-        x, _ = self.backbone(pack(x, valid), cu_seqlens=offsets(valid.sum(1)))
-        return unpack(x, valid), valid
+        if lengths is not None:
+            valid = valid_positions(lengths, samples.shape[1])
+            if not bool(valid.all()):
+                x, _ = self.backbone(pack(x, valid), cu_seqlens=offsets(lengths))
+                return unpack(x, valid), valid
+        return self.backbone(x)[0], torch.ones_like(samples, dtype=torch.bool)
 
     def inputs(self, batch: AudioBatch) -> tuple[Tensor, ...]:
         return (batch["samples"],) if batch["full"] else (batch["samples"], batch["lengths"])

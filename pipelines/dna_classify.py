@@ -57,7 +57,7 @@ class DnaClassify(SequenceClassify):
 
     def infer(self, ids: Tensor, lengths: Tensor | None = None) -> Tensor:  # type: ignore[override]
         """Logits as evaluation and prediction use them: of one strand, or the mean of both; shapes as for `forward`."""
-        logits = self(ids) if lengths is None else self(ids, lengths)
+        logits = self(ids, lengths)
         if self.both_strands:
             if lengths is None:
                 lengths = torch.full_like(ids[:, 0], ids.shape[1])

@@ -9,6 +9,7 @@ from typing import Any
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from ssmbio.backbones import Backbone
 from ssmbio.errors import UserError
 from ssmbio.pipelines.base import Pipeline
 
@@ -33,7 +34,7 @@ ALLOWED_MODULES = (
 ALLOWED_FUNCTIONS = ("ssmbio.data.tokenizers.BpeTokenizer.from_file",)
 
 
-def build_pipeline(config: DictConfig, facts: dict[str, Any], backbone: Any = None) -> Pipeline:
+def build_pipeline(config: DictConfig, facts: dict[str, Any], backbone: Backbone | None = None) -> Pipeline:
     """The model of `config`, to be trained on data with these facts.
 
     Args:

@@ -33,6 +33,8 @@ _LESS_MEMORY = {
 }
 # What a class raises for a value it cannot take; anything else while building is a fault of ours.
 _FAULTS_OF_A_VALUE = (UserError, ValueError, TypeError)
+# How Hydra begins what it says of a `_target_` that names no class.
+_NO_TARGET = ("Error locating target", "Expected a callable target")
 
 
 def run(config_name: str, command: Callable[[DictConfig], Any]) -> None:
@@ -62,7 +64,8 @@ def one_line_errors(config_name: str) -> Iterator[None]:
         cause = error.__cause__
         if isinstance(error, InstantiationException) and cause is not None and is_out_of_memory(cause):
             fail_for_memory(cause, config_name)
-        if isinstance(error, InstantiationException) and not isinstance(cause, _FAULTS_OF_A_VALUE):
+        named_wrong = str(error).startswith(_NO_TARGET)
+        if isinstance(error, InstantiationException) and not named_wrong and not isinstance(cause, _FAULTS_OF_A_VALUE):
             raise
         fail(explain_configuration_error(error, config_name, sys.argv[1:]))
     except OSError as error:
@@ -195,8 +198,10 @@ def explain_configuration_error(error: Exception, config_name: str, overrides: l
         close = nearest(wanted, options)
         hint = f"did you mean {group}={close}?" if close else "choose one of them"
         return f"{group}={wanted} does not exist; {hint} Options of {group}: {', '.join(options)}."
+    key = re.search(r"full_key: (\S+)", text)
+    if key and text.startswith(_NO_TARGET):
+        return f"{key[1]}._target_ names no class that can be imported; {text.splitlines()[0].split(', set env')[0]}."
     if isinstance(error, InstantiationException) and error.__cause__ is not None:
-        key = re.search(r"full_key: (\S+)", text)
         if key is None or isinstance(error.__cause__, UserError):
             return str(error.__cause__)
         return f"{key[1]}: {error.__cause__}."

@@ -24,8 +24,10 @@ def load_ensemble(paths: Sequence[str], *tasks: str, trusted: tuple[str, ...] = 
     first = load_pipeline(paths[0], *tasks, trusted=trusted)
     for path in paths[1:]:
         other = load_pipeline(path, *tasks, trusted=trusted)
-        first_classifier, other_classifier = check_members(first, other, path)
-        first_classifier.members.append(other_classifier)
+        if not isinstance(first, Classify) or not isinstance(other, Classify):
+            raise UserError("only classifiers can be averaged", where=path, mend="give one checkpoint")
+        check_member(first, other, path)
+        first.members.append(other)
     return first
 
 
@@ -37,10 +39,8 @@ def load_classifiers(paths: Sequence[str], trusted: tuple[str, ...] = ()) -> Cla
     return pipeline
 
 
-def check_members(first: Pipeline, other: Pipeline, path: str) -> tuple[Classify, Classify]:
-    """Both, if they classify the same; else UserError, which names the file of `other`."""
-    if not isinstance(first, Classify) or not isinstance(other, Classify):
-        raise UserError("only classifiers can be averaged", where=path, mend="give one checkpoint")
+def check_member(first: Classify, other: Classify, path: str) -> None:
+    """Raises UserError, which names the file of `other`, unless both classify the same."""
     if type(first) is not type(other):
         raise UserError(f"it is of {other.task_name}, the first of {first.task_name}", where=path, mend="leave it out")
     keys = sorted((first.facts.keys() | other.facts.keys()) - {"class_weights"})  # these are of training alone
@@ -49,4 +49,3 @@ def check_members(first: Pipeline, other: Pipeline, path: str) -> tuple[Classify
         raise UserError(
             f"its {strange} is not that of the first checkpoint", where=path, mend="give checkpoints of the same data"
         )
-    return first, other

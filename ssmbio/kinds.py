@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import Any
 
 from omegaconf import DictConfig
@@ -25,13 +25,11 @@ def kind_of_data(data: DictConfig) -> str:
 
 def unit_of_data(data: DictConfig) -> str:
     """What a sequence of these data is counted in: bases, or tokens of another alphabet."""
-    *module, name = str(data.tokenizer.get("_target_")).split(".")
-    if not name[:1].isupper():  # a function of the class, as BpeTokenizer.from_file
-        *module, name = module or [""]
     try:
-        return getattr(import_module(".".join(module)), name).unit
-    except (ImportError, AttributeError, ValueError):  # whoever builds it tells what is wrong
+        target = resolve_name(str(data.tokenizer.get("_target_")))
+    except (ImportError, ValueError, AttributeError):  # whoever builds it tells what is wrong
         return "bases"
+    return getattr(getattr(target, "__self__", target), "unit", "bases")  # of BpeTokenizer.from_file the class
 
 
 def kind_of_facts(facts: Mapping[str, Any]) -> str:

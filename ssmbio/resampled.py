@@ -14,7 +14,8 @@ from ssmbio.pipelines import AudioClassify, AudioGenerate, Pipeline
 def resample(pipeline: Pipeline, rate: Any) -> None:
     """Bring a pipeline, its members too, to data with `rate` samples of the training data for each of theirs.
 
-    Convolutions of a fixed number of taps stay as they are. Audio is then read at the new rate.
+    Convolutions of a fixed number of taps, and Mamba, whose steps come from its inputs, stay as they are. Audio is then
+    read at the new rate.
 
     Args:
         rate: a number above 0; 2 is half the sample rate, 1 leaves the model as it was trained.

@@ -1,4 +1,4 @@
-"""Commands of audio run in this process, and the small files they read: what their tests share."""
+"""Commands run in this process, and the small files of audio that many of them read: what tests share."""
 
 from __future__ import annotations
 

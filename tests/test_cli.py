@@ -161,3 +161,13 @@ def test_more_space_is_asked_for_where_there_is_none(number, space, capsys) -> N
     with pytest.raises(SystemExit), one_line_errors("train"):
         raise OSError(number, os.strerror(number), "out.tsv")
     assert ("free some space" in capsys.readouterr().err) is space
+
+
+@pytest.mark.parametrize("target", ["nope.Such", "ssmbio.data.tokenizers.Nope", "null"])
+def test_a_class_that_is_not_there_is_one_line(tmp_path, target):
+    arguments = ("task=dna_classify", f"data.tokenizer._target_={target}", "run_dir=run")
+    command = [sys.executable, "-m", "ssmbio.train", *arguments]  # apart, for what libraries log
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1)
+    assert "tokenizer._target_ names no class that can be imported" in result.stderr
+    assert list(tmp_path.iterdir()) == []

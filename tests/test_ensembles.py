@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import csv
-import importlib
 import json
 import random
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from audio_commands import expect_one_line, inside, run
 from hydra import compose, initialize_config_module
-from hydra.core.global_hydra import GlobalHydra
 
 from ssmbio.build import build_pipeline
 from ssmbio.data.tokenizers import CharacterTokenizer
@@ -42,34 +40,23 @@ def save(path: str, seed: int, *overrides: str, labels: list[str] = LABELS, max_
     torch.save(checkpoint, path)
 
 
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Run a command in a folder with three checkpoints and a table; gives its exit code and standard error."""
-    monkeypatch.chdir(tmp_path)
-    for seed in range(3):
-        save(f"{seed}.ckpt", seed, f"model.n_layers={1 + seed}")
-    drawn = random.Random(0)
-    rows = ["".join(drawn.choices("ACGT", k=30)) + f",{LABELS[i % 3]}" for i in range(12)]
-    Path("test.csv").write_text("sequence,label\n" + "\n".join(rows) + "\n")
-
-    def command(name: str, *arguments: str) -> tuple[int, str]:
-        GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", [name, *arguments])
-        code = 0
-        try:
-            importlib.import_module(f"ssmbio.{name}").main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        return code, capsys.readouterr().err
-
-    return command
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path):
+    """Three checkpoints and a table."""
+    with inside(tmp_path):
+        for seed in range(3):
+            save(f"{seed}.ckpt", seed, f"model.n_layers={1 + seed}")
+        drawn = random.Random(0)
+        rows = ["".join(drawn.choices("ACGT", k=30)) + f",{LABELS[i % 3]}" for i in range(12)]
+        Path("test.csv").write_text("sequence,label\n" + "\n".join(rows) + "\n")
+        yield
 
 
-def predicted(run, ckpt: str, *settings: str) -> torch.Tensor:
+def predicted(ckpt: str, *settings: str) -> torch.Tensor:
     """(12, 3) probabilities."""
-    arguments = ("input=test.csv", "output=out.tsv", "device=cpu", *settings)
-    assert run("predict", f"ckpt={ckpt}", *arguments)[0] == 0
-    return scores("out.tsv")
+    code, told = run("predict", f"ckpt={ckpt}", "input=test.csv", "output=said.tsv", *settings)
+    assert code == 0, told
+    return scores("said.tsv")
 
 
 def scores(path: str) -> torch.Tensor:
@@ -78,21 +65,22 @@ def scores(path: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("settings", [(), ("both_strands=true",)])
-def test_prediction_is_the_mean_of_the_members(run, settings):
-    alone = torch.stack([predicted(run, f"{seed}.ckpt", *settings) for seed in range(3)])
-    together = predicted(run, "[0.ckpt,1.ckpt,2.ckpt]", *settings)
+def test_prediction_is_the_mean_of_the_members(settings):
+    alone = torch.stack([predicted(f"{seed}.ckpt", *settings) for seed in range(3)])
+    together = predicted("[0.ckpt,1.ckpt,2.ckpt]", *settings)
     torch.testing.assert_close(together, alone.mean(0), rtol=0, atol=3e-6)
     assert (alone[0] - alone[1]).abs().max() > 0.01
-    torch.testing.assert_close(predicted(run, "[1.ckpt]", *settings), alone[1], rtol=0, atol=0)
+    torch.testing.assert_close(predicted("[1.ckpt]", *settings), alone[1], rtol=0, atol=0)
 
 
-def test_evaluation_measures_the_mean_of_the_members(run):
-    expected = torch.stack([predicted(run, f"{seed}.ckpt") for seed in range(3)]).mean(0)
-    data = ("data=table", "data.test=test.csv", "trainer.accelerator=cpu", "run_dir=out")
-    assert run("evaluate", "ckpt=[0.ckpt,1.ckpt,2.ckpt]", *data) == (0, "")
-    torch.testing.assert_close(scores("out/test_predictions.tsv"), expected, rtol=0, atol=3e-6)
+def test_evaluation_measures_the_mean_of_the_members():
+    expected = torch.stack([predicted(f"{seed}.ckpt") for seed in range(3)]).mean(0)
+    data = ("data=table", "data.test=test.csv", "run_dir=tested")
+    code, told = run("evaluate", "ckpt=[0.ckpt,1.ckpt,2.ckpt]", *data)
+    assert code == 0, told
+    torch.testing.assert_close(scores("tested/test_predictions.tsv"), expected, rtol=0, atol=3e-6)
     truth = torch.tensor([i % 3 for i in range(12)])
-    found = json.loads(Path("out/metrics.json").read_text())
+    found = json.loads(Path("tested/metrics.json").read_text())
     assert found["test/accuracy"] == pytest.approx((expected.argmax(1) == truth).float().mean().item())
     assert found["test/loss"] == pytest.approx(-expected.log()[range(12), truth].mean().item(), abs=1e-4)
 
@@ -101,27 +89,21 @@ def test_evaluation_measures_the_mean_of_the_members(run):
     ("changed", "named"),
     [({"labels": ["off", "on", "neither"]}, "labels"), ({"max_length": 50}, "max_length")],
 )
-def test_members_of_other_data_are_refused(run, changed, named):
+def test_members_of_other_data_are_refused(changed, named):
     save("other.ckpt", 3, **changed)
     for name, more in (("predict", ("input=test.csv",)), ("evaluate", ())):
-        code, told = run(name, "ckpt=[0.ckpt,other.ckpt]", *more)
-        assert code == 1
-        assert told.count("\n") == 1
-        assert "other.ckpt" in told
-        assert f"its {named} is not that of the first" in told
+        result = run(name, "ckpt=[0.ckpt,other.ckpt]", *more)
+        expect_one_line(result, "other.ckpt", f"its {named} is not that of the first")
 
 
 @pytest.mark.parametrize(("name", "more"), [("predict", ("input=test.csv",)), ("evaluate", ())])
-def test_a_list_without_checkpoints_is_told(run, name, more):
-    code, told = run(name, "ckpt=[]", *more)
-    assert (code, told.count("\n")) == (1, 1)
-    assert "ckpt is not set" in told
+def test_a_list_without_checkpoints_is_told(name, more):
+    expect_one_line(run(name, "ckpt=[]", *more), "ckpt is not set")
 
 
-def test_an_output_that_is_a_member_is_refused(run):
-    code, told = run("predict", "ckpt=[0.ckpt,1.ckpt]", "input=test.csv", "output=1.ckpt")
-    assert (code, told.count("\n")) == (1, 1)
-    assert "output=1.ckpt is the ckpt itself" in told
+def test_an_output_that_is_a_member_is_refused():
+    result = run("predict", "ckpt=[0.ckpt,1.ckpt]", "input=test.csv", "output=1.ckpt")
+    expect_one_line(result, "output=1.ckpt is the ckpt itself")
 
 
 @pytest.mark.parametrize("problem", ["binary", "multilabel"])

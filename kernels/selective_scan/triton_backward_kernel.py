@@ -81,11 +81,11 @@ def selective_scan_bwd_kernel(
     after = tl.zeros([LANES, KD], tl.float32)
     step = tl.arange(0, STEPS)[:, None]
     inside = channel + tl.arange(0, LANES)[None, :] < end
-    PARTS: tl.constexpr = LANES // 32 * UNIT * NP
-    scratch += tl.program_id(0).to(tl.int64) * ((3 * UNIT + TILES * NP) * LANES + 2 * PARTS)
+    SUMS: tl.constexpr = LANES // 32 * UNIT * NP  # partial sums of a unit, for B or for C
+    scratch += tl.program_id(0).to(tl.int64) * ((3 * UNIT + TILES * NP) * LANES + 2 * SUMS)
     states = scratch + 3 * UNIT * LANES
     parts_C = states + TILES * NP * LANES
-    parts_B = parts_C + PARTS
+    parts_B = parts_C + SUMS
     start = c * chunk
     all_units = tl.cdiv(length, UNIT)
     units = tl.cdiv(tl.minimum(chunk, length - start), UNIT)

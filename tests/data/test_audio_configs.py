@@ -7,10 +7,13 @@ from pathlib import Path
 import hydra
 import numpy as np
 import pytest
+from audio_data_cases import source
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from ssmbio.data.audio import AudioData
+from ssmbio.data.audio_augment import ClipAugmentation
+from ssmbio.data.audio_codes import Encoding
 from ssmbio.data.audio_files import write_audio
 from ssmbio.data.audio_labels import AudioClassData
 from ssmbio.errors import UserError
@@ -178,3 +181,56 @@ def test_every_setting_reaches_the_source(files: Path) -> None:
     assert (notes.sample_rate, notes.seconds, notes.pitches) == (11025, 0.5, ["C3"])
     assert (notes.clips, notes.seed) == ({"train": 5, "val": 100, "test": 100}, 7)
     assert notes.folder.parent == files
+
+
+@pytest.mark.parametrize(("choice", "kind"), [("audio", AudioData), ("audio_labels", AudioClassData)])
+def test_every_setting_of_the_configuration_reaches_the_datamodule(root: Path, choice: str, kind: type) -> None:
+    settings = {
+        "batch_size": 3,
+        "eval_batch_size": 7,
+        "length": 48,
+        "val_fraction": 0.3,
+        "keep_mib": 2,
+        "num_workers": 1,
+        "pin_memory": False,
+        "seed": 11,
+    }
+    own = {
+        "audio": {"carry": True},
+        "audio_labels": {"group_lengths": True, "shuffle_labels": True, "problem": "multiclass"},
+    }[choice]
+    made_of = {
+        "audio": {"encoding": "linear", "bits": 5, "rescale": True, "gain": 0},
+        "audio_labels": {"shift": 9, "gain": 2.5, "noise": 12.0, "speed": 0.2, "class_weights": True},
+    }[choice]
+    given = {**settings, **own, **made_of, "pad_to": 8}
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose(
+            overrides=["+seed=3", f"+data/datamodule={choice}"]
+            + [f"data.{key}={str(value).lower()}" for key, value in given.items()]
+        ).data
+    assert set(given) == set(config) - {"datamodule"}
+    made = instantiate(config.datamodule, source=source(root))
+    assert type(made) is kind
+    assert {key: getattr(made, key) for key in {**settings, **own}} == {**settings, **own}
+    assert made.collate.pad_to == 8
+    if choice == "audio":
+        assert made.encoding == Encoding("linear", 5, True)
+        config.gain, config.carry, config.rescale = 2.5, False, False  # which does not go with the others
+        assert instantiate(config.datamodule, source=source(root)).augment == ClipAugmentation(gain=2.5, seed=11)
+    else:
+        assert made.augment == ClipAugmentation(shift=9, gain=2.5, noise=12.0, speed=0.2, seed=11)
+        made.setup("fit")
+        assert made.class_weights is not None
+
+
+@pytest.mark.parametrize("choice", ["audio", "audio_labels"])
+def test_defaults_of_the_configuration_are_those_of_the_class(root: Path, choice: str) -> None:
+    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
+        config = hydra.compose(overrides=["+seed=0", f"+data/datamodule={choice}"]).data
+    made = instantiate(config.datamodule, source=source(root))
+    default = type(made)(source(root))
+    for name in set(config) & set(vars(default)) - {"class_weights"}:
+        assert getattr(made, name) == getattr(default, name)
+    assert vars(made.collate) == vars(default.collate)
+    assert getattr(made, "augment", None) == getattr(default, "augment", None)

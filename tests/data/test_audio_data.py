@@ -5,78 +5,17 @@ from __future__ import annotations
 import json
 import logging
 import pickle
-from collections.abc import Iterable
 from pathlib import Path
 
-import hydra
 import lightning.pytorch as pl
 import numpy as np
 import pytest
-import soundfile
-import torch
-from hydra.utils import instantiate
+from audio_data_cases import RATE, TEST, Given, data, epoch_of, labelled, plain, source, wave_of, write
 
 from ssmbio.data.audio import AudioData
-from ssmbio.data.audio_augment import ClipAugmentation
-from ssmbio.data.audio_clips import AudioBatch, ClipReader
+from ssmbio.data.audio_clips import ClipReader
 from ssmbio.data.audio_codes import Encoding
-from ssmbio.data.audio_folder import AudioFolderSource
-from ssmbio.data.audio_labels import AudioClassData
-from ssmbio.data.sampler import TrainingLoader
 from ssmbio.errors import UserError
-
-CONF = Path(__file__).parents[2] / "conf"
-RATE = 8000
-TRAIN, TEST = [40, 20, 100, 17, 33, 64, 16, 16, 16, 25], [70, 16, 5, 64]
-
-
-def wave_of(index: int, frames: int) -> np.ndarray:
-    """A ramp, another for every clip."""
-    return ((np.arange(frames) * (2 * index + 1) + 20 * index) % 256 / 128 - 1).astype(np.float32)
-
-
-def write(path: Path, samples: np.ndarray, rate: int = RATE) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, samples, rate, subtype="FLOAT")
-
-
-@pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """train and test, each with the labels a and b."""
-    root = tmp_path_factory.mktemp("clips")
-    for split, lengths in (("train", TRAIN), ("test", TEST)):
-        for index, frames in enumerate(lengths):
-            label = "a" if index < len(lengths) // 2 else "b"  # so that labels do not change the order
-            write(root / split / label / f"{index}.wav", wave_of(index, frames))
-    return root
-
-
-def source(root: Path, **settings) -> AudioFolderSource:
-    return AudioFolderSource(root=str(root), **{"sample_rate": RATE, **settings})
-
-
-def data(root: Path, stage: str = "fit", **settings) -> AudioData:
-    made = AudioData(source(root), **{"batch_size": 4, "length": 32, "encoding": "linear", "seed": 1, **settings})
-    made.setup(stage)
-    return made
-
-
-def labelled(root: Path, stage: str = "fit", **settings) -> AudioClassData:
-    made = AudioClassData(source(root), **{"batch_size": 4, "length": 32, "seed": 1, **settings})
-    made.setup(stage)
-    return made
-
-
-def epoch_of(loader: TrainingLoader, epoch: int) -> list[dict]:
-    loader.sampler.set_epoch(epoch)
-    return plain(loader)
-
-
-def plain(batches: Iterable[AudioBatch]) -> list[dict]:
-    def of(value: object) -> object:
-        return value.tolist() if isinstance(value, torch.Tensor) else value
-
-    return [{key: of(value) for key, value in batch.items()} for batch in batches]
 
 
 @pytest.mark.parametrize("settings", [{}, {"rescale": True}, {"encoding": "mu_law"}, {"length": 16, "pad_to": 1}])
@@ -287,16 +226,6 @@ def test_any_length_is_taken(root: Path) -> None:
         assert batch["codes"].shape[1] == (16 if length == 16 else 80)
 
 
-class Given:
-    """A source of the given splits."""
-
-    def __init__(self, **splits) -> None:
-        self.given = splits
-
-    def splits(self) -> dict:
-        return self.given
-
-
 def test_splits_that_cannot_be(root: Path, tmp_path: Path) -> None:
     splits = source(root).splits()
     one, none = splits["train"].subset([3]), splits["train"].subset([])
@@ -310,64 +239,6 @@ def test_splits_that_cannot_be(root: Path, tmp_path: Path) -> None:
             AudioData(Given(**given)).setup("fit")
     with pytest.raises(UserError, match="the test split has no clips"):
         AudioData(Given(test=none)).setup("test")
-
-
-def test_labelled_batches(root: Path) -> None:
-    made = labelled(root, val_fraction=0.2)
-    assert (made.labels, made.problem, made.sizes()) == (["a", "b"], "binary", {"train": 8, "val": 2, "test": 4})
-    batch = next(iter(made.test_dataloader()))
-    assert (batch["samples"].shape, batch["samples"].dtype) == ((4, 32), torch.float32)
-    assert batch["lengths"].tolist() == [32, 16, 5, 32]
-    assert (batch["index"].tolist(), batch["labels"].tolist()) == ([0, 1, 2, 3], [0, 0, 1, 1])
-    for row, n, start, index in zip(batch["samples"], batch["lengths"], batch["start"], range(4), strict=True):
-        np.testing.assert_array_equal(row[:n], wave_of(index, TEST[index])[start : start + n])
-        assert not row[n:].any()
-    assert [made.test.record(i).name for i in range(4)] == [f"test/{'aabb'[i]}/{i}.wav" for i in range(4)]
-    assert [made.test.record(i).label for i in range(4)] == ["a", "a", "b", "b"]
-
-
-def test_labelled_training_is_augmented_and_evaluation_is_not(root: Path) -> None:
-    changed, untouched = labelled(root, gain=6.0, shift=2, noise=20), labelled(root)
-    assert plain(changed.test_dataloader()) == plain(untouched.test_dataloader())
-    assert plain(changed.val_dataloader()) == plain(untouched.val_dataloader())
-    one, other = (epoch_of(made.train_dataloader(), 0) for made in (changed, untouched))
-    assert [batch["index"] for batch in one] == [batch["index"] for batch in other]
-    assert [batch["lengths"] for batch in one] == [batch["lengths"] for batch in other]
-    assert all(a["samples"] != b["samples"] for a, b in zip(one, other, strict=True))
-    assert epoch_of(labelled(root, gain=6.0, shift=2, noise=20).train_dataloader(), 0) == one
-    assert epoch_of(changed.train_dataloader(), 1) != one
-
-
-def test_clips_of_like_length_share_a_batch(root: Path) -> None:
-    made = labelled(root, group_lengths=True, batch_size=2, length=2**20, val_fraction=0.2)
-    spread = [max(batch["lengths"]) - min(batch["lengths"]) for batch in epoch_of(made.train_dataloader(), 0)]
-    lengths = sorted(made.train.records.frames)
-    assert sorted(spread) == sorted(b - a for a, b in zip(lengths[::2], lengths[1::2], strict=True))
-
-
-def test_a_checkpoint_knows_its_labels(root: Path) -> None:
-    made = labelled(root, "test", labels=["a", "b", "c"], problem="multiclass")
-    assert (made.train, made.val) == (None, None)
-    assert next(iter(made.test_dataloader()))["labels"].tolist() == [0, 0, 1, 1]
-    with pytest.raises(UserError, match=r"2\.wav: label 'b' is not among the labels of the training data"):
-        labelled(root, "test", labels=["a", "c"], problem="binary")
-
-
-def test_a_clip_without_a_label_is_named(tmp_path: Path) -> None:
-    for split in ("train", "test"):
-        for index in range(3):
-            write(tmp_path / split / f"{index}.wav", wave_of(index, 20))
-    mend = r"the clip has no label; put it into a folder named for its label, or give it one in splits\.csv"
-    with pytest.raises(UserError, match=rf"train/0\.wav: {mend}"):
-        labelled(tmp_path)
-    with pytest.raises(UserError, match=rf"test/0\.wav: {mend}"):
-        labelled(tmp_path, "test", labels=["a", "b"], problem="binary")
-    assert data(tmp_path).sizes() == {"train": 2, "val": 1, "test": 3}
-
-
-def test_labels_need_training_clips(root: Path) -> None:
-    with pytest.raises(UserError, match=r"there is no training data; give training clips too, below data\.root"):
-        AudioClassData(Given(test=source(root).splits()["test"])).setup("fit")
 
 
 def test_clips_that_reach_beyond_one_are_rescaled_or_refused(tmp_path: Path) -> None:
@@ -409,56 +280,3 @@ def test_the_codes_of_a_checkpoint_are_not_rescaled_for_a_test(tmp_path: Path) -
         data(tmp_path, "test")
     write(tmp_path / "train" / "1.wav", np.full(40, np.nan, np.float32))  # which a test does not read
     assert data(tmp_path, "test", rescale=True).sizes() == {"test": 1}
-
-
-@pytest.mark.parametrize(("choice", "kind"), [("audio", AudioData), ("audio_labels", AudioClassData)])
-def test_every_setting_of_the_configuration_reaches_the_datamodule(root: Path, choice: str, kind: type) -> None:
-    settings = {
-        "batch_size": 3,
-        "eval_batch_size": 7,
-        "length": 48,
-        "val_fraction": 0.3,
-        "keep_mib": 2,
-        "num_workers": 1,
-        "pin_memory": False,
-        "seed": 11,
-    }
-    own = {
-        "audio": {"carry": True},
-        "audio_labels": {"group_lengths": True, "shuffle_labels": True, "problem": "multiclass"},
-    }[choice]
-    made_of = {
-        "audio": {"encoding": "linear", "bits": 5, "rescale": True, "gain": 0},
-        "audio_labels": {"shift": 9, "gain": 2.5, "noise": 12.0, "speed": 0.2, "class_weights": True},
-    }[choice]
-    given = {**settings, **own, **made_of, "pad_to": 8}
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra.compose(
-            overrides=["+seed=3", f"+data/datamodule={choice}"]
-            + [f"data.{key}={str(value).lower()}" for key, value in given.items()]
-        ).data
-    assert set(given) == set(config) - {"datamodule"}
-    made = instantiate(config.datamodule, source=source(root))
-    assert type(made) is kind
-    assert {key: getattr(made, key) for key in {**settings, **own}} == {**settings, **own}
-    assert made.collate.pad_to == 8
-    if choice == "audio":
-        assert made.encoding == Encoding("linear", 5, True)
-        config.gain, config.carry, config.rescale = 2.5, False, False  # which does not go with the others
-        assert instantiate(config.datamodule, source=source(root)).augment == ClipAugmentation(gain=2.5, seed=11)
-    else:
-        assert made.augment == ClipAugmentation(shift=9, gain=2.5, noise=12.0, speed=0.2, seed=11)
-        made.setup("fit")
-        assert made.class_weights is not None
-
-
-@pytest.mark.parametrize("choice", ["audio", "audio_labels"])
-def test_defaults_of_the_configuration_are_those_of_the_class(root: Path, choice: str) -> None:
-    with hydra.initialize_config_dir(str(CONF), version_base="1.3"):
-        config = hydra.compose(overrides=["+seed=0", f"+data/datamodule={choice}"]).data
-    made = instantiate(config.datamodule, source=source(root))
-    default = type(made)(source(root))
-    for name in set(config) & set(vars(default)) - {"class_weights"}:
-        assert getattr(made, name) == getattr(default, name)
-    assert vars(made.collate) == vars(default.collate)
-    assert getattr(made, "augment", None) == getattr(default, "augment", None)
