@@ -28,7 +28,7 @@ from ssmbio.kernels.selective_scan.triton_backward_kernel import selective_scan_
 from ssmbio.kernels.selective_scan.triton_backward_states import selective_scan_bwd_state_kernel
 from ssmbio.kernels.selective_scan.triton_carry import carry_over_chunks
 from ssmbio.kernels.selective_scan.triton_plan import QUARTERS, STEPS, UNIT, plan_rows, plan_sums, sequence_marks
-from ssmbio.kernels.selective_scan.triton_staging import stage_rows, sum_partials
+from ssmbio.kernels.selective_scan.triton_staging import stage_rows, sum_chunks, sum_partials
 
 
 def backward(
@@ -56,10 +56,11 @@ def backward(
     batch, length, channels = u.shape
     groups, states = B.shape[2], A.shape[1]
     packed = cu_seqlens is not None
-    terms = 0 if u.device.type == "cpu" else 1 if B.dtype == C.dtype == torch.bfloat16 else 3
+    short = B.dtype == C.dtype == torch.bfloat16
+    terms = 0 if u.device.type == "cpu" else 1 if short else 3
     exact = u.dtype == torch.float32
     plan = plan_sums(batch, length, channels, states, groups, u.device)
-    quarters = replace(plan_rows(batch, length, channels, states, groups), chunk=plan.chunk // QUARTERS)
+    quarters = replace(plan_rows(batch, length, channels, states, groups, u.device), chunks=QUARTERS * plan.chunks)
     staged = stage_rows(B, C, plan, reverse)
     first, last = sequence_marks(cu_seqlens, length, plan.padded_length, reverse)
     flags = {
@@ -77,9 +78,10 @@ def backward(
         sums = A.new_empty(batch, quarters.chunks, channels)
         selective_scan_bwd_state_kernel[(quarters.programs,)](
             dy, delta, A, staged, z, delta_bias, d_final_state, last, carry, sums,
-            length, quarters.padded_length, quarters.chunk, quarters.chunks,
+            length, quarters.padded_length, quarters.chunks,
             *batch_strides, *row_strides,
             MASK_D=quarters.ragged_channels, LANES=quarters.lanes, KD=quarters.kd,
+            UNIT=UNIT, QUARTERS=QUARTERS,
             num_warps=quarters.warps, num_stages=1,
             maxnreg=128 if states <= 16 else None,  # 16 warps a multiprocessor: all programs at once
             **flags,
@@ -90,8 +92,9 @@ def backward(
         None if x is None else x.new_empty(x.shape, dtype=torch.float32 if wide else x.dtype) for x in (u, delta, z)
     )
     blocks = groups * plan.blocks_per_group
-    partial_B = A.new_empty(blocks, batch, plan.padded_length, plan.padded_states)
-    partial_C = torch.empty_like(partial_B)
+    rows = (2, blocks, batch, plan.padded_length)
+    partials = A.new_empty(*rows, plan.padded_states, dtype=torch.int16 if short else torch.float32)
+    scales = A.new_empty(rows if short else (2, 0))
     partial_A = A.new_empty(plan.state_shape(plan.chunks))
     partial_D = None if D is None else A.new_empty(batch, plan.chunks, channels)
     partial_bias = None if delta_bias is None else A.new_empty(batch, plan.chunks, channels)
@@ -102,18 +105,14 @@ def backward(
     selective_scan_bwd_kernel[(plan.programs,)](
         dy, u, delta, A, staged, D, z, delta_bias, initial_state, d_final_state,
         checkpoints, carry, first, last, scratch,
-        du, ddelta, dz, partial_A, partial_B, partial_C, partial_D, partial_bias, d_initial,
-        batch, length, plan.padded_length, plan.chunk, plan.chunks, quarters.chunks,
+        du, ddelta, dz, partial_A, *partials, *scales, partial_D, partial_bias, d_initial,
+        batch, length, plan.padded_length, plan.chunks,
         *batch_strides, u.stride(0), *row_strides, u.stride(1),
         HAS_CARRY=carry is not None, HAS_D=D is not None, HAS_STATE=initial_state is not None,
         MASK_D=plan.ragged_channels, LANES=plan.lanes, UNIT=UNIT, QUARTERS=QUARTERS, TERMS=terms,
         num_warps=plan.warps, num_stages=1,
         **flags,
     )  # fmt: skip
-    dB, dC = (sum_partials(p, like, plan, reverse) for p, like in ((partial_B, B), (partial_C, C)))
-    dA = partial_A.sum((0, 1)).permute(1, 0, 2).reshape(channels, -1)[:, :states]
-    return (
-        du, ddelta, dA.contiguous(), dB, dC,
-        None if partial_D is None else partial_D.sum((0, 1)), dz,
-        None if partial_bias is None else partial_bias.sum((0, 1)), d_initial,
-    )  # fmt: skip
+    dB, dC = sum_partials(partials, scales, B, C, plan, reverse)
+    dA, dD, dbias = sum_chunks(partial_A, partial_D, partial_bias, plan)
+    return du, ddelta, dA, dB, dC, dD, dz, dbias, d_initial

@@ -11,6 +11,7 @@ import triton.language as tl
 from ssmbio.kernels.selective_scan.triton_channel_sums import addends, store_over_channels, store_unit_sums
 from ssmbio.kernels.selective_scan.triton_exponentials import sigmoid, softplus_slope
 from ssmbio.kernels.selective_scan.triton_tiles import (
+    chunk_place,
     decayed,
     decays,
     load_rows,
@@ -40,8 +41,8 @@ def end_mark(last, s, length, batch, PACKED: tl.constexpr):
 def selective_scan_bwd_kernel(
     dy, u, delta, A, BC, D, z, bias, initial, d_final,
     checkpoints, carry, first, last, scratch,
-    du, ddelta, dz, partial_A, partial_B, partial_C, partial_D, partial_bias, d_initial,
-    batches, length, padded_length, chunk, chunks, quarters,
+    du, ddelta, dz, partial_A, partial_B, partial_C, scales_B, scales_C, partial_D, partial_bias, d_initial,
+    batches, length, padded_length, chunks,
     stride_yb, stride_db, stride_zb, stride_ub,
     stride_yl: tl.constexpr, stride_dl: tl.constexpr, stride_zl: tl.constexpr, stride_ul: tl.constexpr,
     CHANNELS: tl.constexpr, GROUPS: tl.constexpr, N: tl.constexpr,
@@ -72,7 +73,7 @@ def selective_scan_bwd_kernel(
     place = (batch * chunks + c) * CHANNELS
     back = tl.zeros([LANES, KD, 4, NV], tl.float32)
     if HAS_CARRY:
-        last_quarter = batch * quarters + tl.minimum(QUARTERS * (c + 1), quarters) - 1
+        last_quarter = QUARTERS * (batch * chunks + c + 1) - 1
         back = load_state(carry + last_quarter * (CHANNELS * NP), 4, 4 * CHANNELS, channel, end, NP, LANES, NV, KD)
         if HAS_D_FINAL and not PACKED:
             back = tl.where(c == chunks - 1, 0.0, back)  # it enters with the last position, which padding may follow
@@ -86,13 +87,13 @@ def selective_scan_bwd_kernel(
     states = scratch + 3 * UNIT * LANES
     parts_C = states + TILES * NP * LANES
     parts_B = parts_C + SUMS
-    start = c * chunk
+    start, size = chunk_place(c, chunks, length, UNIT)
     all_units = tl.cdiv(length, UNIT)
-    units = tl.cdiv(tl.minimum(chunk, length - start), UNIT)
+    units = size // UNIT
     for turn in range(0, units):
         unit = start // UNIT + units - 1 - turn
         staged = (batch * GROUPS + group) * padded_length + unit * UNIT
-        sums = ((block.to(tl.int64) * batches + batch) * padded_length + unit * UNIT) * NP
+        sums = (block.to(tl.int64) * batches + batch) * padded_length + unit * UNIT
         # Each unit has sums of its own, which are added up at its end: one sum over a chunk would round more.
         dA = tl.zeros([LANES, KD, 4, NV], tl.float32)
         dD = tl.zeros([LANES, KD], tl.float32)
@@ -163,7 +164,7 @@ def selective_scan_bwd_kernel(
             store_state(states + tile * (LANES * NP), 4, 4 * LANES, 0, LANES, remaining, NP, LANES, NV, KD)
 
         tl.debug_barrier()  # what was kept above is read below, perhaps by asynchronous copies
-        store_unit_sums(partial_C + sums, parts_C, LANES, NV, UNIT)
+        store_unit_sums(partial_C + sums * NP, scales_C + sums, parts_C, LANES, NV, UNIT)
 
         # Backward over the unit.
         for tile_turn in tl.range(0, TILES, num_stages=3):
@@ -247,7 +248,7 @@ def selective_scan_bwd_kernel(
             dA += load_state(partial_A + place * NP, 4, 4 * CHANNELS, channel, end, NP, LANES, NV, KD)
         store_state(partial_A + place * NP, 4, 4 * CHANNELS, channel, end, dA, NP, LANES, NV, KD)
         tl.debug_barrier()  # all has been read before the next unit writes, and all sums are written
-        store_unit_sums(partial_B + sums, parts_B, LANES, NV, UNIT)
+        store_unit_sums(partial_B + sums * NP, scales_B + sums, parts_B, LANES, NV, UNIT)
 
     first_state = checkpoints + (batch * all_units + start // UNIT) * (CHANNELS * NP)
     h = load_state(first_state, 4, 4 * CHANNELS, channel, end, NP, LANES, NV, KD)

@@ -7,6 +7,7 @@ import triton.language as tl
 
 from ssmbio.kernels.selective_scan.triton_exponentials import sigmoid
 from ssmbio.kernels.selective_scan.triton_tiles import (
+    chunk_place,
     decayed,
     decays,
     load_row,
@@ -23,15 +24,16 @@ from ssmbio.kernels.selective_scan.triton_tiles import (
 @triton.jit
 def selective_scan_bwd_state_kernel(
     dy, delta, A, BC, z, bias, d_final, last, carry, sums,
-    length, padded_length, chunk, chunks,
+    length, padded_length, quarters,
     stride_yb, stride_db, stride_zb,
     stride_yl: tl.constexpr, stride_dl: tl.constexpr, stride_zl: tl.constexpr,
     CHANNELS: tl.constexpr, GROUPS: tl.constexpr, N: tl.constexpr,
     SOFTPLUS: tl.constexpr, HAS_BIAS: tl.constexpr, HAS_Z: tl.constexpr, HAS_D_FINAL: tl.constexpr,
     PACKED: tl.constexpr, REVERSE: tl.constexpr, MASK_D: tl.constexpr, MASK_L: tl.constexpr,
-    NV: tl.constexpr, LANES: tl.constexpr, KD: tl.constexpr, STEPS: tl.constexpr, EXACT: tl.constexpr,
+    NV: tl.constexpr, LANES: tl.constexpr, KD: tl.constexpr, UNIT: tl.constexpr, STEPS: tl.constexpr,
+    QUARTERS: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    batch, c, group, _block, channel, end = program_place(chunks, CHANNELS, GROUPS, LANES * KD)
+    batch, quarter, group, _block, channel, end = program_place(quarters, CHANNELS, GROUPS, LANES * KD)
     NP: tl.constexpr = 4 * NV
     SIGN: tl.constexpr = -1 if REVERSE else 1
     MASKED: tl.constexpr = MASK_D or MASK_L
@@ -42,10 +44,12 @@ def selective_scan_bwd_state_kernel(
     if HAS_BIAS:
         shift = tl.load(bias + row, mask=row < end, other=0.0)
 
-    start = c * chunk
+    start, size = chunk_place(quarter // QUARTERS, quarters // QUARTERS, length, UNIT)
+    size //= QUARTERS
+    start += quarter % QUARTERS * size
     total = tl.zeros([LANES, KD], tl.float32)
     back = tl.zeros([LANES, KD, 4, NV], tl.float32)
-    tiles = tl.cdiv(tl.minimum(chunk, length - start), STEPS)
+    tiles = tl.cdiv(tl.minimum(size, length - start), STEPS)  # none in a quarter of padding
     for turn in tl.range(0, tiles, num_stages=3):
         s0 = start + (tiles - 1 - turn) * STEPS
         t0 = length - 1 - s0 if REVERSE else s0
@@ -73,6 +77,6 @@ def selective_scan_bwd_state_kernel(
             passed += dt
         total = total + passed if EXACT else passed
 
-    place = (batch * chunks + c) * CHANNELS
+    place = (batch * quarters + quarter) * CHANNELS
     store_state(carry + place * NP, 4, 4 * CHANNELS, channel, end, back, NP, LANES, NV, KD)
     tl.store(sums + place + row, total, mask=row < end)

@@ -20,6 +20,7 @@ from ssmbio.kernels.selective_scan.triton_exponentials import sigmoid
 from ssmbio.kernels.selective_scan.triton_plan import STEPS, UNIT, plan_rows, sequence_marks
 from ssmbio.kernels.selective_scan.triton_staging import stage_rows
 from ssmbio.kernels.selective_scan.triton_tiles import (
+    chunk_place,
     decayed,
     decays,
     load_row,
@@ -57,14 +58,14 @@ def forward(
     """
     batch, length, channels = u.shape
     groups, states = B.shape[2], A.shape[1]
-    plan = plan_rows(batch, length, channels, states, groups)
+    plan = plan_rows(batch, length, channels, states, groups, u.device)
     sequences = batch if cu_seqlens is None else cu_seqlens.shape[0] - 1
     y = u.new_empty(u.shape, dtype=torch.float32 if wide else u.dtype)
     final_state = A.new_empty(sequences, channels, states)
     staged = stage_rows(B, C, plan, reverse)
     first, last = sequence_marks(cu_seqlens, length, plan.padded_length, reverse)
     exact = u.dtype == torch.float32
-    sizes = (length, plan.padded_length, plan.chunk, plan.chunks)
+    sizes = (length, plan.padded_length, plan.chunks)
     flags = {
         "CHANNELS": channels, "GROUPS": groups, "N": states,
         "SOFTPLUS": delta_softplus, "HAS_BIAS": delta_bias is not None, "HAS_STATE": initial_state is not None,
@@ -103,7 +104,7 @@ def forward(
 @triton.jit
 def selective_scan_fwd_state_kernel(
     u, delta, A, BC, bias, initial, first, carry, sums,
-    length, padded_length, chunk, chunks,
+    length, padded_length, chunks,
     stride_ub, stride_db,
     stride_ul: tl.constexpr, stride_dl: tl.constexpr,
     CHANNELS: tl.constexpr, GROUPS: tl.constexpr, N: tl.constexpr,
@@ -123,11 +124,11 @@ def selective_scan_fwd_state_kernel(
     if HAS_BIAS:
         shift = tl.load(bias + row, mask=row < end, other=0.0)
 
-    start = c * chunk
+    start, size = chunk_place(c, chunks, length, STEPS)
     total = tl.zeros([LANES, KD], tl.float32)
     h = tl.zeros([LANES, KD, 4, NV], tl.float32)
     BC_row = BC + ((batch * GROUPS + group) * padded_length + start) * (2 * NP)
-    for tile in tl.range(0, tl.cdiv(tl.minimum(chunk, length - start), STEPS), num_stages=3):
+    for tile in tl.range(0, size // STEPS, num_stages=3):
         s0 = start + tile * STEPS
         t0 = length - 1 - s0 if REVERSE else s0
         u_row = u + batch * stride_ub + t0 * stride_ul + row
@@ -158,7 +159,7 @@ def selective_scan_fwd_state_kernel(
 def selective_scan_fwd_kernel(
     u, delta, A, BC, D, z, bias, initial, carry, first, last,
     y, final, checkpoints,
-    length, padded_length, chunk, chunks,
+    length, padded_length, chunks,
     stride_ub, stride_db, stride_zb,
     stride_ul: tl.constexpr, stride_dl: tl.constexpr, stride_zl: tl.constexpr,
     HAS_CARRY: tl.constexpr, HAS_D: tl.constexpr, HAS_Z: tl.constexpr, KEEP: tl.constexpr,
@@ -182,7 +183,7 @@ def selective_scan_fwd_kernel(
     if HAS_D:
         skip = tl.load(D + row, mask=row < end, other=0.0)
 
-    start = c * chunk
+    start, size = chunk_place(c, chunks, length, STEPS)
     h = tl.zeros([LANES, KD, 4, NV], tl.float32)
     if HAS_CARRY:
         place = (batch * chunks + c) * (CHANNELS * NP)
@@ -191,10 +192,10 @@ def selective_scan_fwd_kernel(
         h = load_state(initial + batch * (CHANNELS * N), N, 4, channel, end, N, LANES, NV, KD)
     BC_row = BC + ((batch * GROUPS + group) * padded_length + start) * (2 * NP)
     units = tl.cdiv(length, UNIT)
-    for tile in tl.range(0, tl.cdiv(tl.minimum(chunk, length - start), STEPS), num_stages=3):
+    for tile in tl.range(0, size // STEPS, num_stages=3):
         s0 = start + tile * STEPS
         if KEEP:  # noqa: SIM102 (a constant, apart from the other)
-            if tile % (UNIT // STEPS) == 0:
+            if s0 % UNIT == 0:
                 place = (batch * units + s0 // UNIT) * CHANNELS * NP
                 store_state(checkpoints + place, 4, 4 * CHANNELS, channel, end, h, NP, LANES, NV, KD)
         t0 = length - 1 - s0 if REVERSE else s0

@@ -31,7 +31,7 @@ class Plan:
     channels: int
     states: int  # at most 32, see triton_state_blocks.py
     groups: int
-    chunk: int  # positions that one program walks over, a multiple of UNIT
+    chunks: int  # that programs walk over
     lanes: int
     kd: int  # channels a thread holds
     warps: int
@@ -43,10 +43,6 @@ class Plan:
     @property
     def padded_length(self) -> int:
         return triton.cdiv(self.length, UNIT) * UNIT
-
-    @property
-    def chunks(self) -> int:
-        return triton.cdiv(self.length, self.chunk)
 
     @property
     def blocks_per_group(self) -> int:
@@ -74,32 +70,37 @@ def lanes_of(states: int, warps: int) -> int:
     return 32 * warps * 16 // padded(states)
 
 
-def plan_rows(batch: int, length: int, channels: int, states: int, groups: int) -> Plan:
+def plan_rows(batch: int, length: int, channels: int, states: int, groups: int, device: torch.device) -> Plan:
     """The plan of the kernels without sums over channels: one warp, two channels a thread.
 
-    About 8192 programs, or one chunk where batch and channels fill the GPU.
+    A multiprocessor holds 16 programs of the one and 12 of the other: about 48 each are whole rounds of both. One chunk
+    where batch and channels make as many.
     """
-    whole = triton.cdiv(length, UNIT) * UNIT
-    plan = Plan(batch, length, channels, states, groups, whole, lanes_of(states, 1), 2, 1)
-    splits = 8192 // plan.programs
-    return plan if splits < 2 else replace(plan, chunk=triton.cdiv(triton.cdiv(length, splits), UNIT) * UNIT)
+    plan = Plan(batch, length, channels, states, groups, 1, lanes_of(states, 1), 2, 1)
+    return in_chunks(plan, 48 * multiprocessors(device) // plan.programs)
 
 
 def plan_sums(batch: int, length: int, channels: int, states: int, groups: int, device: torch.device) -> Plan:
     """The plan of the kernel with sums over channels: two warps, one channel a thread, four programs a multiprocessor.
 
     All of its programs take the same time, so they are as many as the GPU holds at once, or whole rounds of them where
-    batch and channels alone make more. Chunks are multiples of QUARTERS units: what enters a chunk from its end comes
-    from a pass over quarter chunks.
+    batch and channels alone make more.
     """
-    step = QUARTERS * UNIT
-    plan = Plan(batch, length, channels, states, groups, triton.cdiv(length, step) * step, lanes_of(states, 2), 1, 2)
-    held = 4 * (torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1)
+    plan = Plan(batch, length, channels, states, groups, 1, lanes_of(states, 2), 1, 2)
+    held = 4 * multiprocessors(device)
     rounds = triton.cdiv(plan.programs, held)
     if plan.programs > 0.9 * rounds * held:
         return plan
-    splits = max(1, held * (1 if 2 * plan.programs < held else 2) // plan.programs)
-    return replace(plan, chunk=triton.cdiv(triton.cdiv(length, splits), step) * step)
+    return in_chunks(plan, held * (1 if 2 * plan.programs < held else 2) // plan.programs)
+
+
+def in_chunks(plan: Plan, chunks: int) -> Plan:
+    """The plan with so many chunks, but no chunk shorter than a unit."""
+    return replace(plan, chunks=max(1, min(chunks, triton.cdiv(plan.length, UNIT))))
+
+
+def multiprocessors(device: torch.device) -> int:
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 1
 
 
 def sequence_marks(

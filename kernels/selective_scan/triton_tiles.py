@@ -8,7 +8,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from ssmbio.kernels.selective_scan.triton_exponentials import LOG2E, exp_parts, softplus
+from ssmbio.kernels.selective_scan.triton_exponentials import LOG2E, NUDGE, exp_parts, softplus
 
 
 @triton.jit
@@ -191,6 +191,17 @@ def over_states(x):
 
 
 @triton.jit
+def chunk_place(c, chunks, length, PIECE: tl.constexpr):
+    """The first position of chunk c and the number of its positions, which padding may be among.
+
+    Chunks are made of pieces of PIECE positions, each of as many or of one more.
+    """
+    pieces = tl.cdiv(length, PIECE)
+    first = c * pieces // chunks
+    return first * PIECE, ((c + 1) * pieces // chunks - first) * PIECE
+
+
+@triton.jit
 def decays(dt, rates, EXACT: tl.constexpr):
     """exp(Δ A) of (LANES, KD) and (LANES, KD, 4, NV), as `decayed` takes it.
 
@@ -199,7 +210,7 @@ def decays(dt, rates, EXACT: tl.constexpr):
     if EXACT:
         a = exp_parts(over_states(dt) * rates)
     else:
-        a = (tl.exp2(over_states(dt * LOG2E) * rates),)
+        a = (tl.exp2(over_states(dt * LOG2E) * rates + NUDGE),)
     return a
 
 

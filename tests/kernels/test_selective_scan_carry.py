@@ -1,4 +1,4 @@
-"""What enters each chunk of the scan: the walk over chunks against a loop in float64."""
+"""What enters each chunk of the scan: the walk over chunks, in one piece and in segments, against a loop in float64."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ pytest.importorskip("triton", reason="Triton exists for Linux only")
 
 from op_cases import DEVICE
 
-from ssmbio.kernels.selective_scan.triton_carry import carry_over_chunks
+from ssmbio.kernels.selective_scan.triton_carry import FEW, SEGMENTS, carry_over_chunks
 from ssmbio.kernels.selective_scan.triton_plan import UNIT, Plan
 
 CHANNELS, BATCH = 6, 2
@@ -17,10 +17,13 @@ CHANNELS, BATCH = 6, 2
 
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("exact", [False, True])
-@pytest.mark.parametrize(("chunks", "states"), [(1, 16), (17, 5), (64, 16), (65, 16), (131, 5)])
+@pytest.mark.parametrize(
+    ("chunks", "states"),
+    [(1, 16), (17, 5), (FEW, 16), (FEW + 1, 16), (40 * SEGMENTS, 16), (40 * SEGMENTS + 3, 5), (70 * SEGMENTS, 16)],
+)
 def test_states_that_enter_chunks_are_those_of_a_loop(chunks: int, states: int, exact: bool, backwards: bool) -> None:
     random = torch.Generator().manual_seed(0)
-    plan = Plan(BATCH, chunks * UNIT, CHANNELS, states, 1, chunk=UNIT, lanes=32, kd=2, warps=1)
+    plan = Plan(BATCH, chunks * UNIT, CHANNELS, states, 1, chunks=chunks, lanes=32, kd=2, warps=1)
     A = -torch.exp(torch.randn(CHANNELS, states, generator=random))
     local = torch.randn(plan.state_shape(chunks), generator=random)
     sums = torch.rand(BATCH, chunks, CHANNELS, generator=random)

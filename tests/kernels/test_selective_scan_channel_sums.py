@@ -1,0 +1,49 @@
+"""Gradients of B and C in bfloat16, whose partial sums are kept as shares of the largest of their row."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+pytest.importorskip("triton", reason="Triton exists for Linux only")
+
+from op_cases import DEVICE, ScanCase, Tensors, run
+from torch import Tensor
+
+CASE = ScanCase(70, batch=1, channels=70, states=5, initial=False, dtype=torch.bfloat16)  # two programs of channels
+
+
+def gradients(tensors: Tensors) -> tuple[Tensor, Tensor]:
+    results = run(CASE, tensors, "triton")
+    return results["B"], results["C"]
+
+
+@pytest.mark.parametrize("exponent", [-60, 60])
+def test_gradients_far_from_one_keep_their_digits(exponent: int) -> None:
+    """A power of two scales everything exactly, so gradients are the same bits with another exponent."""
+    tensors = CASE.inputs()
+    tensors["d_final"].zero_()
+    scaled = {**tensors, "dy": tensors["dy"] * 2.0**exponent}
+    for near, far in zip(gradients(tensors), gradients(scaled), strict=True):
+        assert near.any()
+        assert torch.equal(near * 2.0**exponent, far)
+
+
+def test_zero_gradients_are_zero() -> None:
+    tensors = CASE.inputs()
+    tensors["dy"].zero_()
+    tensors["d_final"].zero_()
+    for gradient in gradients(tensors):
+        assert not gradient.any()
+
+
+@pytest.mark.filterwarnings("ignore:invalid value:RuntimeWarning")  # of Triton's interpreter, at NaN
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_what_is_not_finite_is_seen_in_its_row_and_nowhere_else(bad: float) -> None:
+    """The gradient of C at a position has dy of that position alone."""
+    tensors = CASE.inputs()
+    tensors["dy"][0, 40, 66] = bad
+    rows = gradients(tensors)[1].isfinite().flatten(2).all(-1)[0]
+    expected = torch.ones(CASE.length, dtype=torch.bool, device=DEVICE)
+    expected[40] = False
+    assert torch.equal(rows, expected)
