@@ -56,8 +56,7 @@ def backward(
     batch, length, channels = u.shape
     groups, states = B.shape[2], A.shape[1]
     packed = cu_seqlens is not None
-    short = B.dtype == C.dtype == torch.bfloat16
-    terms = 0 if u.device.type == "cpu" else 1 if short else 3
+    terms = 0 if u.device.type == "cpu" else 1 if B.dtype == C.dtype == torch.bfloat16 else 3
     exact = u.dtype == torch.float32
     plan = plan_sums(batch, length, channels, states, groups, u.device)
     quarters = replace(plan_rows(batch, length, channels, states, groups, u.device), chunks=QUARTERS * plan.chunks)
@@ -92,9 +91,7 @@ def backward(
         None if x is None else x.new_empty(x.shape, dtype=torch.float32 if wide else x.dtype) for x in (u, delta, z)
     )
     blocks = groups * plan.blocks_per_group
-    rows = (2, blocks, batch, plan.padded_length)
-    partials = A.new_empty(*rows, plan.padded_states, dtype=torch.int16 if short else torch.float32)
-    scales = A.new_empty(rows if short else (2, 0))
+    partials = A.new_empty(2, blocks, batch, plan.padded_length, plan.padded_states)
     partial_A = A.new_empty(plan.state_shape(plan.chunks))
     partial_D = None if D is None else A.new_empty(batch, plan.chunks, channels)
     partial_bias = None if delta_bias is None else A.new_empty(batch, plan.chunks, channels)
@@ -105,7 +102,7 @@ def backward(
     selective_scan_bwd_kernel[(plan.programs,)](
         dy, u, delta, A, staged, D, z, delta_bias, initial_state, d_final_state,
         checkpoints, carry, first, last, scratch,
-        du, ddelta, dz, partial_A, *partials, *scales, partial_D, partial_bias, d_initial,
+        du, ddelta, dz, partial_A, *partials, partial_D, partial_bias, d_initial,
         batch, length, plan.padded_length, plan.chunks,
         *batch_strides, u.stride(0), *row_strides, u.stride(1),
         HAS_CARRY=carry is not None, HAS_D=D is not None, HAS_STATE=initial_state is not None,
@@ -113,6 +110,6 @@ def backward(
         num_warps=plan.warps, num_stages=1,
         **flags,
     )  # fmt: skip
-    dB, dC = sum_partials(partials, scales, B, C, plan, reverse)
+    dB, dC = sum_partials(partials, B, C, plan, reverse)
     dA, dD, dbias = sum_chunks(partial_A, partial_D, partial_bias, plan)
     return du, ddelta, dA, dB, dC, dD, dz, dbias, d_initial

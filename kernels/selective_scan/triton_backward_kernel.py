@@ -41,7 +41,7 @@ def end_mark(last, s, length, batch, PACKED: tl.constexpr):
 def selective_scan_bwd_kernel(
     dy, u, delta, A, BC, D, z, bias, initial, d_final,
     checkpoints, carry, first, last, scratch,
-    du, ddelta, dz, partial_A, partial_B, partial_C, scales_B, scales_C, partial_D, partial_bias, d_initial,
+    du, ddelta, dz, partial_A, partial_B, partial_C, partial_D, partial_bias, d_initial,
     batches, length, padded_length, chunks,
     stride_yb, stride_db, stride_zb, stride_ub,
     stride_yl: tl.constexpr, stride_dl: tl.constexpr, stride_zl: tl.constexpr, stride_ul: tl.constexpr,
@@ -93,7 +93,7 @@ def selective_scan_bwd_kernel(
     for turn in range(0, units):
         unit = start // UNIT + units - 1 - turn
         staged = (batch * GROUPS + group) * padded_length + unit * UNIT
-        sums = (block.to(tl.int64) * batches + batch) * padded_length + unit * UNIT
+        sums = ((block.to(tl.int64) * batches + batch) * padded_length + unit * UNIT) * NP
         # Each unit has sums of its own, which are added up at its end: one sum over a chunk would round more.
         dA = tl.zeros([LANES, KD, 4, NV], tl.float32)
         dD = tl.zeros([LANES, KD], tl.float32)
@@ -164,7 +164,7 @@ def selective_scan_bwd_kernel(
             store_state(states + tile * (LANES * NP), 4, 4 * LANES, 0, LANES, remaining, NP, LANES, NV, KD)
 
         tl.debug_barrier()  # what was kept above is read below, perhaps by asynchronous copies
-        store_unit_sums(partial_C + sums * NP, scales_C + sums, parts_C, LANES, NV, UNIT)
+        store_unit_sums(partial_C + sums, parts_C, LANES, NV, UNIT)
 
         # Backward over the unit.
         for tile_turn in tl.range(0, TILES, num_stages=3):
@@ -248,7 +248,7 @@ def selective_scan_bwd_kernel(
             dA += load_state(partial_A + place * NP, 4, 4 * CHANNELS, channel, end, NP, LANES, NV, KD)
         store_state(partial_A + place * NP, 4, 4 * CHANNELS, channel, end, dA, NP, LANES, NV, KD)
         tl.debug_barrier()  # all has been read before the next unit writes, and all sums are written
-        store_unit_sums(partial_B + sums * NP, scales_B + sums, parts_B, LANES, NV, UNIT)
+        store_unit_sums(partial_B + sums, parts_B, LANES, NV, UNIT)
 
     first_state = checkpoints + (batch * all_units + start // UNIT) * (CHANNELS * NP)
     h = load_state(first_state, 4, 4 * CHANNELS, channel, end, NP, LANES, NV, KD)

@@ -65,20 +65,10 @@ def store_over_channels(pointer, x, LANES: tl.constexpr, NV: tl.constexpr, UNIT:
 
 
 @triton.jit
-def store_unit_sums(pointer, scales, parts, LANES: tl.constexpr, NV: tl.constexpr, UNIT: tl.constexpr):
-    """Sums over a program's channels, UNIT rows of 4 * NV, to `pointer`, from the parts of `store_over_channels`.
-
-    Sums that a bfloat16 will hold are kept as int16 shares of the largest of their row, which is in `scales`: half the
-    bytes, and a 65,534th of that largest is the most that one of them is off.
-    """
+def store_unit_sums(pointer, parts, LANES: tl.constexpr, NV: tl.constexpr, UNIT: tl.constexpr):
+    """Sums over a program's channels, UNIT rows of 4 * NV, to `pointer`, from the parts of `store_over_channels`."""
     i = tl.arange(0, UNIT * 4 * NV)
     sums = tl.load(parts + i)
     for part in tl.static_range(1, LANES // 32):
         sums += tl.load(parts + part * (UNIT * 4 * NV) + i)
-    if pointer.dtype.element_ty == tl.int16:
-        rows = tl.reshape(sums, [UNIT, 4 * NV])
-        largest = tl.max(tl.where(rows == rows, tl.abs(rows), float("inf")), axis=1)  # NaN makes all of its row NaN
-        tl.store(scales + tl.arange(0, UNIT), largest * (1 / 32767))
-        shares = rows * (32767.0 / tl.maximum(largest, 1e-30))[:, None]
-        sums = tl.reshape(tl.floor(shares + 0.5).to(tl.int16), [UNIT * 4 * NV])
     tl.store(pointer + i, sums)

@@ -20,7 +20,6 @@ from ssmbio.kernels.selective_scan.triton_exponentials import sigmoid
 from ssmbio.kernels.selective_scan.triton_plan import STEPS, UNIT, plan_rows, sequence_marks
 from ssmbio.kernels.selective_scan.triton_staging import stage_rows
 from ssmbio.kernels.selective_scan.triton_tiles import (
-    chunk_place,
     decayed,
     decays,
     load_row,
@@ -65,7 +64,7 @@ def forward(
     staged = stage_rows(B, C, plan, reverse)
     first, last = sequence_marks(cu_seqlens, length, plan.padded_length, reverse)
     exact = u.dtype == torch.float32
-    sizes = (length, plan.padded_length, plan.chunks)
+    sizes = (length, plan.padded_length, plan.chunk, plan.chunks)
     flags = {
         "CHANNELS": channels, "GROUPS": groups, "N": states,
         "SOFTPLUS": delta_softplus, "HAS_BIAS": delta_bias is not None, "HAS_STATE": initial_state is not None,
@@ -104,7 +103,7 @@ def forward(
 @triton.jit
 def selective_scan_fwd_state_kernel(
     u, delta, A, BC, bias, initial, first, carry, sums,
-    length, padded_length, chunks,
+    length, padded_length, chunk, chunks,
     stride_ub, stride_db,
     stride_ul: tl.constexpr, stride_dl: tl.constexpr,
     CHANNELS: tl.constexpr, GROUPS: tl.constexpr, N: tl.constexpr,
@@ -124,11 +123,11 @@ def selective_scan_fwd_state_kernel(
     if HAS_BIAS:
         shift = tl.load(bias + row, mask=row < end, other=0.0)
 
-    start, size = chunk_place(c, chunks, length, STEPS)
+    start = c * chunk
     total = tl.zeros([LANES, KD], tl.float32)
     h = tl.zeros([LANES, KD, 4, NV], tl.float32)
     BC_row = BC + ((batch * GROUPS + group) * padded_length + start) * (2 * NP)
-    for tile in tl.range(0, size // STEPS, num_stages=3):
+    for tile in tl.range(0, tl.cdiv(tl.minimum(chunk, length - start), STEPS), num_stages=3):
         s0 = start + tile * STEPS
         t0 = length - 1 - s0 if REVERSE else s0
         u_row = u + batch * stride_ub + t0 * stride_ul + row
@@ -159,7 +158,7 @@ def selective_scan_fwd_state_kernel(
 def selective_scan_fwd_kernel(
     u, delta, A, BC, D, z, bias, initial, carry, first, last,
     y, final, checkpoints,
-    length, padded_length, chunks,
+    length, padded_length, chunk, chunks,
     stride_ub, stride_db, stride_zb,
     stride_ul: tl.constexpr, stride_dl: tl.constexpr, stride_zl: tl.constexpr,
     HAS_CARRY: tl.constexpr, HAS_D: tl.constexpr, HAS_Z: tl.constexpr, KEEP: tl.constexpr,
@@ -183,7 +182,7 @@ def selective_scan_fwd_kernel(
     if HAS_D:
         skip = tl.load(D + row, mask=row < end, other=0.0)
 
-    start, size = chunk_place(c, chunks, length, STEPS)
+    start = c * chunk
     h = tl.zeros([LANES, KD, 4, NV], tl.float32)
     if HAS_CARRY:
         place = (batch * chunks + c) * (CHANNELS * NP)
@@ -192,7 +191,7 @@ def selective_scan_fwd_kernel(
         h = load_state(initial + batch * (CHANNELS * N), N, 4, channel, end, N, LANES, NV, KD)
     BC_row = BC + ((batch * GROUPS + group) * padded_length + start) * (2 * NP)
     units = tl.cdiv(length, UNIT)
-    for tile in tl.range(0, size // STEPS, num_stages=3):
+    for tile in tl.range(0, tl.cdiv(tl.minimum(chunk, length - start), STEPS), num_stages=3):
         s0 = start + tile * STEPS
         if KEEP:  # noqa: SIM102 (a constant, apart from the other)
             if s0 % UNIT == 0:

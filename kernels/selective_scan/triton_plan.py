@@ -37,6 +37,11 @@ class Plan:
     warps: int
 
     @property
+    def chunk(self) -> int:
+        """Positions of every chunk but the last where all are to be of one length."""
+        return triton.cdiv(triton.cdiv(self.length, self.chunks), STEPS) * STEPS
+
+    @property
     def padded_states(self) -> int:
         return padded(self.states)
 
@@ -77,7 +82,10 @@ def plan_rows(batch: int, length: int, channels: int, states: int, groups: int, 
     where batch and channels make as many.
     """
     plan = Plan(batch, length, channels, states, groups, 1, lanes_of(states, 1), 2, 1)
-    return in_chunks(plan, 48 * multiprocessors(device) // plan.programs)
+    splits = 48 * multiprocessors(device) // plan.programs
+    if splits < 2:
+        return plan
+    return replace(plan, chunks=triton.cdiv(length, max(UNIT, replace(plan, chunks=splits).chunk)))
 
 
 def plan_sums(batch: int, length: int, channels: int, states: int, groups: int, device: torch.device) -> Plan:
@@ -91,12 +99,8 @@ def plan_sums(batch: int, length: int, channels: int, states: int, groups: int, 
     rounds = triton.cdiv(plan.programs, held)
     if plan.programs > 0.9 * rounds * held:
         return plan
-    return in_chunks(plan, held * (1 if 2 * plan.programs < held else 2) // plan.programs)
-
-
-def in_chunks(plan: Plan, chunks: int) -> Plan:
-    """The plan with so many chunks, but no chunk shorter than a unit."""
-    return replace(plan, chunks=max(1, min(chunks, triton.cdiv(plan.length, UNIT))))
+    splits = max(1, held * (1 if 2 * plan.programs < held else 2) // plan.programs)
+    return replace(plan, chunks=min(splits, triton.cdiv(length, UNIT)))
 
 
 def multiprocessors(device: torch.device) -> int:

@@ -46,15 +46,13 @@ def selective_scan_stage_kernel(
     tl.store(place + NP, c.to(tl.float32), mask=s < padded_length)
 
 
-def sum_partials(
-    partials: Tensor, scales: Tensor, B: Tensor, C: Tensor, plan: Plan, reverse: bool
-) -> tuple[Tensor, Tensor]:
+def sum_partials(partials: Tensor, B: Tensor, C: Tensor, plan: Plan, reverse: bool) -> tuple[Tensor, Tensor]:
     """Partial sums (2, blocks, B, padded length, padded N) in the order of the scan to two gradients (B, L, G, N)."""
     dB, dC = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (B, C))
     block = 64
     grid = (plan.batch * plan.groups * triton.cdiv(plan.length, block), 2)
     selective_scan_sum_kernel[grid](
-        *partials, *scales, dB, dC,
+        *partials, dB, dC,
         plan.batch, plan.length, plan.padded_length, plan.groups, plan.states, plan.blocks_per_group,
         REVERSE=reverse, NP=plan.padded_states, BLOCK=block,
     )  # fmt: skip
@@ -63,23 +61,22 @@ def sum_partials(
 
 @triton.jit
 def selective_scan_sum_kernel(
-    partial_B, partial_C, scales_B, scales_C, dB, dC,
+    partial_B, partial_C, dB, dC,
     batches, length, padded_length, groups, states, blocks,
     REVERSE: tl.constexpr, NP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     if tl.program_id(1) == 0:
-        sum_blocks(partial_B, scales_B, dB, batches, length, padded_length, groups, states, blocks, REVERSE, NP, BLOCK)
+        sum_blocks(partial_B, dB, batches, length, padded_length, groups, states, blocks, REVERSE, NP, BLOCK)
     else:
-        sum_blocks(partial_C, scales_C, dC, batches, length, padded_length, groups, states, blocks, REVERSE, NP, BLOCK)
+        sum_blocks(partial_C, dC, batches, length, padded_length, groups, states, blocks, REVERSE, NP, BLOCK)
 
 
 @triton.jit
 def sum_blocks(
-    partial, scales, out,
+    partial, out,
     batches, length, padded_length, groups, states, blocks,
     REVERSE: tl.constexpr, NP: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    SCALED: tl.constexpr = partial.dtype.element_ty == tl.int16
     pieces = tl.cdiv(length, BLOCK)
     pid = tl.program_id(0)
     batch = (pid // pieces // groups).to(tl.int64)
@@ -87,12 +84,9 @@ def sum_blocks(
     s = (pid % pieces).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
     n = tl.arange(0, NP)[None, :]
     total = tl.zeros([BLOCK, NP], tl.float32)
-    for k in range(0, blocks):
+    for k in tl.range(0, blocks, loop_unroll_factor=8):
         place = ((group * blocks + k) * batches + batch) * padded_length
-        addend = tl.load(partial + (place + s) * NP + n, mask=s < length, other=0)
-        if SCALED:
-            addend = addend.to(tl.float32) * tl.load(scales + place + s, mask=s < length, other=0.0)
-        total += addend
+        total += tl.load(partial + (place + s) * NP + n, mask=s < length, other=0.0)
     t = length - 1 - s if REVERSE else s
     place = ((batch * length + t) * groups + group) * states
     tl.store(out + place + n, total.to(out.dtype.element_ty), mask=(s < length) & (n < states))

@@ -1,4 +1,4 @@
-"""Gradients of B and C in bfloat16, whose partial sums are kept as shares of the largest of their row."""
+"""Gradients of B and C in bfloat16, sums over the channels of several programs."""
 
 from __future__ import annotations
 
