@@ -84,7 +84,7 @@ def sum_blocks(
     s = (pid % pieces).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)[:, None]
     n = tl.arange(0, NP)[None, :]
     total = tl.zeros([BLOCK, NP], tl.float32)
-    for k in tl.range(0, blocks, loop_unroll_factor=8):
+    for k in range(0, blocks):
         place = ((group * blocks + k) * batches + batch) * padded_length
         total += tl.load(partial + (place + s) * NP + n, mask=s < length, other=0.0)
     t = length - 1 - s if REVERSE else s

@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 import torch
 from op_cases import (
-    LONG_SUMS,
     Case,
     ConvolutionCase,
     ScanCase,
@@ -46,49 +45,47 @@ SEQUENTIAL = (
 )
 
 
-HALVES = [case for case in FULL_SIZE + SEQUENTIAL if isinstance(case, ScanCase) and case.dtype != torch.float32]
-TWO_UNITS_OF_DECAYS = 5e-6  # 2 · 1.2e-7 over a memory of twenty positions
+LONG_HALVES = [
+    case for case in FULL_SIZE if isinstance(case, ScanCase) and case.dtype != torch.float32 and case.length > 2048
+]
+UNITS_OF_DECAYS = 4e-6  # 1.2e-7 over a memory of some thirty positions
 
 
-def long_sums(case: Case) -> tuple[str, ...]:
-    """The results that hardware exponentials keep from the rule: `test_long_sums_in_half_precision_keep_the_rule`."""
-    return LONG_SUMS if case in HALVES else ()
+def left_out(case: Case) -> tuple[str, ...]:
+    """What hardware exponentials keep from the rule: `test_gradient_of_A_in_half_precision_keeps_the_rule`."""
+    return ("A",) if case in LONG_HALVES else ()
 
 
 @pytest.mark.parametrize("case", SEQUENTIAL, ids=str)
 def test_kernels_are_as_exact_as_the_reference(case: Case) -> None:
-    check_against_reference(case, "triton", draws=1, leave_out=long_sums(case))
+    check_against_reference(case, "triton", draws=1, leave_out=left_out(case))
 
 
 @pytest.mark.parametrize("case", FULL_SIZE, ids=str)
 def test_full_size_is_as_exact_as_the_torch_path(case: Case) -> None:
-    check_against_reference(case, "triton", reference="torch", draws=1, leave_out=long_sums(case))
+    check_against_reference(case, "triton", reference="torch", draws=1, leave_out=left_out(case))
 
 
-@pytest.mark.xfail(reason="the hardware's exponentials: up to 5 times the error allowed, docs/results/kernels.md")
-@pytest.mark.parametrize("case", HALVES, ids=str)
-def test_long_sums_in_half_precision_keep_the_rule(case: ScanCase) -> None:
-    reference = "reference" if case in SEQUENTIAL else "torch"
-    check_against_reference(case, "triton", reference=reference, draws=1)
+@pytest.mark.xfail(reason="the hardware's exponentials: up to 3.3 times the error allowed, docs/results/kernels.md")
+@pytest.mark.parametrize("case", LONG_HALVES, ids=str)
+def test_gradient_of_A_in_half_precision_keeps_the_rule(case: ScanCase) -> None:
+    check_against_reference(case, "triton", reference="torch", draws=1)
 
 
-@pytest.mark.parametrize("case", HALVES, ids=str)
-def test_hardware_exponentials_cost_no_more_than_two_units_in_decays(case: Case) -> None:
+@pytest.mark.parametrize("case", LONG_HALVES, ids=str)
+def test_hardware_exponentials_cost_the_gradient_of_A_little(case: Case) -> None:
     """The same numbers as float32 inputs, whose exponentials are exact, with no reference between the two.
 
-    This is the one difference between half precision and float32 in `LONG_SUMS`: half-precision inputs are widened
-    before anything is computed.
+    This is the one difference between half precision and float32 there: half-precision inputs are widened before
+    anything is computed.
     """
     tensors = case.inputs()
     wide = {
         name: value.detach().float().requires_grad_(value.requires_grad) if value.is_floating_point() else value
         for name, value in tensors.items()
     }
-    half, exact = run(case, tensors, "triton"), run(case, wide, "triton")
-    for name in LONG_SUMS:
-        if name in half:
-            error = relative_error(half[name], exact[name])
-            assert error <= TWO_UNITS_OF_DECAYS, f"{name}: differs by {error:.3g}"
+    error = relative_error(run(case, tensors, "triton")["A"], run(case, wide, "triton")["A"])
+    assert error <= UNITS_OF_DECAYS, f"differs by {error:.3g}"
 
 
 @pytest.mark.parametrize("case", [FULL_SIZE[0], FULL_SIZE[5], FULL_SIZE[7]], ids=str)
