@@ -28,7 +28,8 @@ from ssmbio.kernels.selective_scan.triton_backward_kernel import selective_scan_
 from ssmbio.kernels.selective_scan.triton_backward_states import selective_scan_bwd_state_kernel
 from ssmbio.kernels.selective_scan.triton_carry import carry_over_chunks
 from ssmbio.kernels.selective_scan.triton_plan import QUARTERS, STEPS, UNIT, plan_rows, plan_sums, sequence_marks
-from ssmbio.kernels.selective_scan.triton_staging import stage_rows, sum_chunks, sum_partials
+from ssmbio.kernels.selective_scan.triton_staging import stage_rows
+from ssmbio.kernels.selective_scan.triton_sums import sum_chunks, sum_partials
 
 
 def backward(

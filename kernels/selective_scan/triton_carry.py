@@ -29,7 +29,7 @@ def carry_over_chunks(
         plan.chunks,
         CHANNELS=plan.channels, N=plan.states,
         HAS_STATE=entering is not None, BACKWARDS=backwards, EXACT=exact, NV=plan.padded_states // 4,
-        BLOCK=BLOCK, SEGMENTS=segments, AHEAD=16, num_warps=segments,
+        BLOCK=BLOCK, SEGMENTS=segments, AHEAD=8 if exact else 16, num_warps=segments,  # compiling is quadratic in these
     )  # fmt: skip
 
 
