@@ -14,7 +14,7 @@ c_t = a_{t+1} p_{t+1}:
    positions, a tile, whose a h is kept, the sums within the tile give
        Σ_n A w_t for dΔ, and dA = Σ_t Δ_t w_t = Σ_s τ_s (g_s C_s a_s h_{s-1} - c_s b_s), τ_s = Σ_{t≤s} Δ_t,
    where τ counts from the middle of the tile, which halves what rounding leaves of the difference.
-4. `selective_scan_sum_kernel`: the partial sums of dB and dC. (dA, dD, dbias: torch sums over the programs.)
+4. `selective_scan_sum_kernel`: the partial sums of dB and dC; `selective_scan_chunk_sum_kernel`: of dA, dD and dbias.
 """
 
 from __future__ import annotations

@@ -37,16 +37,15 @@ def carry_over_chunks(
 def past_chunk(h, rates, total, local, EXACT: tl.constexpr):
     """The state after a chunk, from the one before it; `total` is its sum of step sizes.
 
-    An infinite sum says that a boundary of packed sequences lies in the chunk: nothing passes it.
+    An infinite sum says that a boundary of packed sequences lies in the chunk: nothing passes it, NaN neither.
     """
-    cut = total == float("inf")
     if EXACT:
         q, s = exp_parts(rates * total)
-        h = h * tl.where(cut, 0.0, s)
-        h = tl.where(cut, 0.0, q) * h + h + local
+        h = h * s
+        passed = q * h + h + local
     else:
-        h = tl.where(cut, 0.0, tl.exp2(rates * (total * LOG2E))) * h + local
-    return h
+        passed = tl.exp2(rates * (total * LOG2E)) * h + local
+    return tl.where(total == float("inf"), local, passed)
 
 
 @triton.jit

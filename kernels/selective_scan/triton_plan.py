@@ -79,7 +79,7 @@ def plan_rows(batch: int, length: int, channels: int, states: int, groups: int, 
     """The plan of the kernels without sums over channels: one warp, two channels a thread.
 
     A multiprocessor holds 16 programs of the one and 12 of the other: about 48 each are whole rounds of both. One chunk
-    where batch and channels make as many.
+    where batch and channels make more than half as many, which spares a pass.
     """
     plan = Plan(batch, length, channels, states, groups, 1, lanes_of(states, 1), 2, 1)
     splits = 48 * multiprocessors(device) // plan.programs

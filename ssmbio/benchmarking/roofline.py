@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import torch
 
-from ssmbio.benchmarking.timing import median_ms
+from ssmbio.benchmarking import timing
 from ssmbio.benchmarking.workload import Case
 
 EXPONENTIALS_A_CLOCK = 16  # of a multiprocessor (CUDA programming guide, throughput of native arithmetic instructions)
@@ -170,7 +170,7 @@ def measure_peaks(device: str, dtype: torch.dtype) -> Peaks:
 def _bytes_a_second(device: str) -> float:
     source = torch.zeros(2**28 if device == "cuda" else 2**25, device=device)  # 1 GiB or 128 MiB
     target = torch.empty_like(source)
-    return 2 * 4 * source.numel() / median_ms(lambda: target.copy_(source), device) * 1e3
+    return 2 * 4 * source.numel() / timing.shortest_ms(lambda: target.copy_(source), device) * 1e3
 
 
 def _products_a_second(device: str, dtype: torch.dtype) -> float:
@@ -178,7 +178,7 @@ def _products_a_second(device: str, dtype: torch.dtype) -> float:
     matrix = torch.randn(side, side, device=device, dtype=dtype)
 
     def products_a_second() -> float:
-        return 2 * side**3 / median_ms(lambda: matrix @ matrix, device) * 1e3
+        return 2 * side**3 / timing.shortest_ms(lambda: matrix @ matrix, device) * 1e3
 
     found = products_a_second()
     if device == "cuda" and dtype == torch.float32:
@@ -200,4 +200,4 @@ def _exponentials_a_second(device: str) -> float:
         return EXPONENTIALS_A_CLOCK * facts["multiprocessor_count"] * facts["sm_clock_rate"] * 1e3  # from kHz
     values = torch.zeros(2**16 * torch.get_num_threads())  # 256 KiB a thread stay in its cache
     result = torch.empty_like(values)
-    return values.numel() / median_ms(lambda: torch.exp(values, out=result), device) * 1e3
+    return values.numel() / timing.shortest_ms(lambda: torch.exp(values, out=result), device) * 1e3

@@ -44,3 +44,15 @@ def test_states_that_enter_chunks_are_those_of_a_loop(chunks: int, states: int, 
 def by_channel(local: torch.Tensor, states: int) -> torch.Tensor:
     """From the kernels' layout to (B, chunks, D, N), float64."""
     return local.double().permute(0, 1, 3, 2, 4).flatten(3)[..., :states]
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_nothing_passes_a_boundary_of_packed_sequences(exact: bool) -> None:
+    """One sequence that is NaN from its second chunk on, and one that begins in the fifth."""
+    plan = Plan(1, 8 * UNIT, CHANNELS, 16, 1, chunks=8, lanes=32, kd=2, warps=1)
+    A, states, sums = -torch.ones(CHANNELS, 16), torch.zeros(plan.state_shape(8)), torch.ones(1, 8, CHANNELS)
+    states[:, 1], sums[:, 4] = torch.nan, torch.inf
+    states = states.to(DEVICE)
+    carry_over_chunks(A.to(DEVICE), states, sums.to(DEVICE), None, plan, exact, backwards=False)
+    assert by_channel(states.cpu(), 16).isnan().flatten(2).all(2)[0].tolist() == [False] * 2 + [True] * 3 + [False] * 3
+    assert not states[:, 5:].any()
