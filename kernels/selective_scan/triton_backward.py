@@ -8,12 +8,10 @@ c_t = a_{t+1} p_{t+1}:
 3. `selective_scan_bwd_kernel`: every chunk, unit by unit from its end: a unit is scanned forward from its checkpoint,
    then backward from the c that enters it. du = D g + Δ Σ_n p B, dB = Σ_d p Δ u, dC = Σ_d g h. The sums over channels
    are products with zeros and ones on the tensor cores, a partial sum for each program.
-   ∂L/∂(Δ_t A) = w_t = a_t h_{t-1} p_t wants h and p at once. But
-       w_t = w_{t+1} + g_t C_t a_t h_{t-1} - c_t b_t,
-   one term from either scan, so that neither has to hold its states for the other: from the w of the last of STEPS
-   positions, a tile, whose a h is kept, the sums within the tile give
-       Σ_n A w_t for dΔ, and dA = Σ_t Δ_t w_t = Σ_s τ_s (g_s C_s a_s h_{s-1} - c_s b_s), τ_s = Σ_{t≤s} Δ_t,
-   where τ counts from the middle of the tile, which halves what rounding leaves of the difference.
+   ∂L/∂(Δ_t A) = w_t = a_t h_{t-1} p_t wants h and p at once: the scan forward keeps the state that enters each pair of
+   positions, the scan backward takes the two steps of a pair again, with the decays that it needs anyway. (w_t is also
+   w_{t+1} + g_t C_t a_t h_{t-1} - c_t b_t, which needs no states, but where a large Δ_t forgets h_{t-1} this is a small
+   difference of large numbers, and Δ_t multiplies what rounding leaves of it.)
 4. `selective_scan_sum_kernel`: the partial sums of dB and dC; `selective_scan_chunk_sum_kernel`: of dA, dD and dbias.
 """
 
@@ -97,7 +95,7 @@ def backward(
     partial_D = None if D is None else A.new_empty(batch, plan.chunks, channels)
     partial_bias = None if delta_bias is None else A.new_empty(batch, plan.chunks, channels)
     d_initial = None if initial_state is None else torch.empty_like(initial_state)
-    kept = (3 * UNIT + UNIT // STEPS * plan.padded_states) * plan.lanes
+    kept = (2 * UNIT + UNIT // 2 * plan.padded_states) * plan.lanes
     parts = 2 * UNIT * plan.padded_states * (plan.lanes // 32)
     scratch = A.new_empty(plan.programs, kept + parts)
     selective_scan_bwd_kernel[(plan.programs,)](

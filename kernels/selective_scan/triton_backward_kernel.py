@@ -79,13 +79,12 @@ def selective_scan_bwd_kernel(
             back = tl.where(c == chunks - 1, 0.0, back)  # it enters with the last position, which padding may follow
     sum_D = tl.zeros([LANES, KD], tl.float32)
     sum_bias = tl.zeros([LANES, KD], tl.float32)
-    after = tl.zeros([LANES, KD], tl.float32)
     step = tl.arange(0, STEPS)[:, None]
     inside = channel + tl.arange(0, LANES)[None, :] < end
     SUMS: tl.constexpr = LANES // 32 * UNIT * NP  # partial sums of a unit, for B or for C
-    scratch += tl.program_id(0).to(tl.int64) * ((3 * UNIT + TILES * NP) * LANES + 2 * SUMS)
-    states = scratch + 3 * UNIT * LANES
-    parts_C = states + TILES * NP * LANES
+    scratch += tl.program_id(0).to(tl.int64) * ((2 * UNIT + UNIT // 2 * NP) * LANES + 2 * SUMS)
+    states = scratch + 2 * UNIT * LANES  # that enter each pair of positions
+    parts_C = states + UNIT // 2 * NP * LANES
     parts_B = parts_C + SUMS
     start, size = chunk_place(c, chunks, length, UNIT)
     all_units = tl.cdiv(length, UNIT)
@@ -119,49 +118,30 @@ def selective_scan_bwd_kernel(
                 dz_row = dz + (batch * length + t0) * CHANNELS + row
             BC_row = BC + (staged + tile * STEPS) * (2 * NP)
             kept = scratch + tile * (STEPS * LANES) + lane
-            dts = ()
-            time = tl.zeros([LANES, KD], tl.float32)
-            for i in tl.static_range(STEPS):
-                dts = dts + (step_size(raws[i], shift, s0 + i < length, SOFTPLUS, HAS_BIAS, MASK_L, EXACT),)
-                time += dts[i]
-            time *= -0.5
             products = ()
             for i in tl.static_range(STEPS):
                 live = s0 + i < length
-                dt = dts[i]
+                dt = step_size(raws[i], shift, live, SOFTPLUS, HAS_BIAS, MASK_L, EXACT)
                 x = xs[i]
                 g = gs[i]
+                if i % 2 == 0:
+                    slot = states + (tile * (STEPS // 2) + i // 2) * (LANES * NP)
+                    store_state(slot, 4, 4 * LANES, 0, LANES, h, NP, LANES, NV, KD)
+                    Bs, Cs = load_staged_rows(BC_row + i * (2 * NP), NV, 2)
                 if PACKED:
                     mark = tl.load(first + s0 + i)
                     h = state_at_start(h, mark, initial, channel, end, CHANNELS, N, HAS_STATE, LANES, NV, KD)
-                if i % 2 == 0:
-                    Bs, Cs = load_staged_rows(BC_row + i * (2 * NP), NV, 2)
-                h = decayed(decays(dt, rates, EXACT), h, EXACT)
-                passed = h * Cs[i % 2]
-                remaining = h
-                h += over_states(dt * x) * Bs[i % 2]
+                h = decayed(decays(dt, rates, EXACT), h, EXACT) + over_states(dt * x) * Bs[i % 2]
                 if HAS_Z:
                     s = sigmoid(gates[i], EXACT)
                     y = sum_states(h * Cs[i % 2]) + skip * x
                     d_gate = g * y * s * (1.0 + gates[i] * (1.0 - s))
                     store_row(dz_row + i * SIGN * CHANNELS, d_gate, (row < end) & live, MASKED)
                     g *= gates[i] * s
-                time += dt
-                slope = g * sum_states(passed * rates)
-                dA += over_states(time * g) * passed
-                if HAS_D_FINAL:
-                    mark = end_mark(last, s0 + i, length, batch, PACKED)
-                    if mark > 0:
-                        where = d_final + (mark - 1).to(tl.int64) * (CHANNELS * N)
-                        leaving = remaining * load_state(where, N, 4, channel, end, N, LANES, NV, KD)
-                        slope += sum_states(leaving * rates)
-                        dA += over_states(time) * leaving
                 tl.store(kept + i * LANES, g)
-                tl.store(kept + (UNIT + i) * LANES, slope)
-                tl.store(kept + (2 * UNIT + i) * LANES, dt)
+                tl.store(kept + (UNIT + i) * LANES, dt)
                 products = products + (addends(h * over_states(g), TERMS),)
             store_over_channels(parts_C + tile * (STEPS * NP), products, LANES, NV, UNIT, TERMS)
-            store_state(states + tile * (LANES * NP), 4, 4 * LANES, 0, LANES, remaining, NP, LANES, NV, KD)
 
         tl.debug_barrier()  # what was kept above is read below, perhaps by asynchronous copies
         store_unit_sums(partial_C + sums, parts_C, LANES, NV, UNIT)
@@ -178,69 +158,60 @@ def selective_scan_bwd_kernel(
                            LANES, KD, STEPS, MASKED)  # fmt: skip
             kept = scratch + tile * (STEPS * LANES)
             gs = load_rows(kept, LANES, rows_mask, LANES, KD, STEPS, False)
-            slopes = load_rows(kept + UNIT * LANES, LANES, rows_mask, LANES, KD, STEPS, False)
-            dts = load_rows(kept + 2 * UNIT * LANES, LANES, rows_mask, LANES, KD, STEPS, False)
-            remaining = load_state(states + tile * (LANES * NP), 4, 4 * LANES, 0, LANES, NP, LANES, NV, KD)
+            dts = load_rows(kept + UNIT * LANES, LANES, rows_mask, LANES, KD, STEPS, False)
+            entering = ()
+            for pair in tl.static_range(STEPS // 2):
+                slot = states + (tile * (STEPS // 2) + pair) * (LANES * NP)
+                entering = entering + (load_state(slot, 4, 4 * LANES, 0, LANES, NP, LANES, NV, KD),)
             BC_row = BC + (staged + tile * STEPS) * (2 * NP)
             out_row = (batch * length + t0) * CHANNELS + row
 
-            time = tl.zeros([LANES, KD], tl.float32)
-            for i in tl.static_range(STEPS):
-                time += dts[i]
-            time *= 0.5
-            leaving = back * remaining
-            if ENDS:  # nothing leaves where a sequence ends with the tile
-                leaving = tl.where(end_mark(last, s0 + STEPS - 1, length, batch, PACKED) > 0, 0.0, leaving)
-            slope = sum_states(leaving * rates)
-            dA += over_states(time + after) * leaving
-            half = time
             products = ()
-            for i in tl.static_range(STEPS - 1, -1, -1):
-                live = s0 + i < length
-                mask = (row < end) & live
-                dt = dts[i]
-                x = xs[i]
-                g = gs[i]
-                v = dt * x
-                w = v
-                if ENDS:
-                    mark = end_mark(last, s0 + i, length, batch, PACKED)
-                    back = state_at_start(back, mark, d_final, channel, end, CHANNELS, N, HAS_D_FINAL, LANES, NV, KD)
-                    slope = tl.where(mark > 0, 0.0, slope)
-                    w = tl.where(mark > 0, 0.0, v)
-                if (i + 1) % 2 == 0:
-                    Bs, Cs = load_staged_rows(BC_row + (i - 1) * (2 * NP), NV, 2)
-                entering = back * Bs[i % 2]
-                p = over_states(g) * Cs[i % 2] + back
-                into = sum_states(p * Bs[i % 2])
-                back = decayed(decays(dt, rates, EXACT), p, EXACT)
-                # At the end of a tile or sequence what enters with b is in no sum: `remaining` was without it.
-                slope += slopes[i]
-                if i == STEPS - 1:
-                    dA += over_states(after * w) * entering
-                else:
-                    slope -= w * sum_states(entering * rates)
-                    dA -= over_states(time * w) * entering
-                store_row(du + out_row + i * SIGN * CHANNELS, dt * into + skip * g, mask, MASKED)
-                d_step = slope + x * into
-                if SOFTPLUS:
-                    d_step *= softplus_slope(raws[i] + shift, dt, EXACT)
-                if MASK_L:
-                    d_step = tl.where(live, d_step, 0.0)
-                store_row(ddelta + out_row + i * SIGN * CHANNELS, d_step, mask, MASKED)
-                dbias += d_step
-                dD += g * x
-                time -= dt
-                products = (addends(p * over_states(v), TERMS),) + products
-                if PACKED and HAS_STATE:
-                    mark = tl.load(first + s0 + i)
-                    if mark > 0:
-                        where = (mark - 1).to(tl.int64) * (CHANNELS * N)
-                        store_state(d_initial + where, N, 4, channel, end, back, N, LANES, NV, KD)
-                        # The time of this sequence begins here, not in the middle of the tile.
-                        entered = load_state(initial + where, N, 4, channel, end, N, LANES, NV, KD)
-                        dA -= over_states(time) * back * entered
-            after = half
+            for pair in tl.static_range(STEPS // 2 - 1, -1, -1):
+                Bs, Cs = load_staged_rows(BC_row + pair * (4 * NP), NV, 2)
+                # The states of the pair again, so that a h and p meet at each position.
+                h = entering[pair]
+                faded = ()
+                passing = ()
+                for j in tl.static_range(2):
+                    if PACKED:
+                        mark = tl.load(first + s0 + 2 * pair + j)
+                        h = state_at_start(h, mark, initial, channel, end, CHANNELS, N, HAS_STATE, LANES, NV, KD)
+                    faded = faded + (decays(dts[2 * pair + j], rates, EXACT),)
+                    h = decayed(faded[j], h, EXACT)
+                    passing = passing + (h,)
+                    if j == 0:
+                        h += over_states(dts[2 * pair] * xs[2 * pair]) * Bs[0]
+                for j in tl.static_range(1, -1, -1):
+                    live = s0 + 2 * pair + j < length
+                    mask = (row < end) & live
+                    dt = dts[2 * pair + j]
+                    x = xs[2 * pair + j]
+                    g = gs[2 * pair + j]
+                    if ENDS:
+                        mark = end_mark(last, s0 + 2 * pair + j, length, batch, PACKED)
+                        back = state_at_start(back, mark, d_final, channel, end, CHANNELS, N, HAS_D_FINAL, LANES, NV,
+                                              KD)  # fmt: skip
+                    p = over_states(g) * Cs[j] + back
+                    into = sum_states(p * Bs[j])
+                    w = passing[j] * p
+                    dA += over_states(dt) * w
+                    back = decayed(faded[j], p, EXACT)
+                    store_row(du + out_row + (2 * pair + j) * SIGN * CHANNELS, dt * into + skip * g, mask, MASKED)
+                    d_step = sum_states(w * rates) + x * into
+                    if SOFTPLUS:
+                        d_step *= softplus_slope(raws[2 * pair + j] + shift, dt, EXACT)
+                    if MASK_L:
+                        d_step = tl.where(live, d_step, 0.0)
+                    store_row(ddelta + out_row + (2 * pair + j) * SIGN * CHANNELS, d_step, mask, MASKED)
+                    dbias += d_step
+                    dD += g * x
+                    products = (addends(p * over_states(dt * x), TERMS),) + products
+                    if PACKED and HAS_STATE:
+                        mark = tl.load(first + s0 + 2 * pair + j)
+                        if mark > 0:
+                            where = (mark - 1).to(tl.int64) * (CHANNELS * N)
+                            store_state(d_initial + where, N, 4, channel, end, back, N, LANES, NV, KD)
             store_over_channels(parts_B + tile * (STEPS * NP), products, LANES, NV, UNIT, TERMS)
         sum_D += dD
         sum_bias += dbias
@@ -250,13 +221,6 @@ def selective_scan_bwd_kernel(
         tl.debug_barrier()  # all has been read before the next unit writes, and all sums are written
         store_unit_sums(partial_B + sums, parts_B, LANES, NV, UNIT)
 
-    first_state = checkpoints + (batch * all_units + start // UNIT) * (CHANNELS * NP)
-    h = load_state(first_state, 4, 4 * CHANNELS, channel, end, NP, LANES, NV, KD)
-    if PACKED:
-        h = tl.where(tl.load(first + start) > 0, 0.0, h)
-    dA = load_state(partial_A + place * NP, 4, 4 * CHANNELS, channel, end, NP, LANES, NV, KD)
-    dA += over_states(after) * back * h
-    store_state(partial_A + place * NP, 4, 4 * CHANNELS, channel, end, dA, NP, LANES, NV, KD)
     if HAS_D:
         tl.store(partial_D + place + row, sum_D, mask=row < end)
     if HAS_BIAS:

@@ -49,11 +49,12 @@ class ScanCase:
     offsets: tuple[int, ...] | None = None  # of packed sequences; the batch is then 1
     bare: bool = False  # no D, no z, no delta_bias, no softplus; B and C (B, L, N)
     slow: bool = False  # Δ = 1e-3, A = -1
+    selective: bool = False  # Δ is 12 at one position in three, which forgets all, and 1e-3 elsewhere
     dtype: torch.dtype = torch.float32
 
     def __str__(self) -> str:
         words = [f"L{self.length}", f"N{self.states}", f"G{self.groups}", str(self.dtype).removeprefix("torch.")]
-        words += [word for word in ("initial", "reverse", "bare", "slow") if getattr(self, word)]
+        words += [word for word in ("initial", "reverse", "bare", "slow", "selective") if getattr(self, word)]
         return "-".join([*words, f"{len(self.offsets) - 1}sequences"] if self.offsets else words)
 
     def inputs(self, seed: int = 0, device: str = DEVICE) -> Tensors:
@@ -87,6 +88,9 @@ class ScanCase:
             tensors["A"].fill_(-1)
             if not self.bare:
                 tensors["delta_bias"].zero_()
+        if self.selective:
+            forgets = torch.rand(rows, generator=random).to(device) < 1 / 3
+            tensors["delta"].fill_(1e-3 if self.bare else -7).masked_fill_(forgets, 12)  # softplus(-7) is 9e-4
         if self.initial:
             tensors["initial_state"] = normal(*state, dtype=wide)
         tensors = {name: tensor.requires_grad_() for name, tensor in tensors.items()}

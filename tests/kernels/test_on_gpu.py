@@ -26,6 +26,8 @@ FULL_SIZE = (
     ScanCase(128, batch=512, channels=512, states=16, dtype=torch.float16, reverse=True),
     ScanCase(2**15, channels=512, states=16, slow=True),
     ScanCase(2**15, channels=256, states=64, offsets=(0, 1, 5, 300, 20000, 32767, 2**15), dtype=torch.bfloat16),
+    ScanCase(2**15, batch=1, channels=512, states=16, selective=True),
+    ScanCase(2**12, batch=1, channels=512, states=16, selective=True, reverse=True, dtype=torch.bfloat16),
     ScanCase(2000, channels=100, states=256),
     ConvolutionCase(2**18, batch=1, channels=512, dtype=torch.bfloat16),
     ConvolutionCase(2**16 - 37, channels=500, reverse=True),

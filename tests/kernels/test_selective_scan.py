@@ -39,6 +39,11 @@ SLOW = (
     ScanCase(1000, batch=1, slow=True, bare=True, reverse=True),
     ScanCase(1000, slow=True, offsets=(0, 3, 990, 1000)),
 )
+SELECTIVE = (
+    ScanCase(130, selective=True),
+    ScanCase(70, batch=1, selective=True, bare=True, reverse=True),
+    ScanCase(130, channels=24, selective=True, offsets=(0, 3, 100, 130), dtype=torch.bfloat16),
+)
 HALVES = (
     ScanCase(65, dtype=torch.bfloat16, groups=2),
     ScanCase(65, dtype=torch.float16, reverse=True),
@@ -57,12 +62,12 @@ INTERPRETED = (
 )
 
 
-@pytest.mark.parametrize("case", LENGTHS + WIDTHS + PACKED + SLOW + HALVES, ids=str)
+@pytest.mark.parametrize("case", LENGTHS + WIDTHS + PACKED + SLOW + SELECTIVE + HALVES, ids=str)
 def test_torch_path_is_as_exact_as_the_reference(case: ScanCase) -> None:
     check_against_reference(case, "torch", draws=2 if case.length > 200 else 4)
 
 
-@pytest.mark.parametrize("case", LENGTHS + WIDTHS + PACKED + SLOW, ids=str)
+@pytest.mark.parametrize("case", LENGTHS + WIDTHS + PACKED + SLOW + SELECTIVE, ids=str)
 def test_torch_path_in_float64_is_the_reference(case: ScanCase) -> None:
     case = replace(case, dtype=torch.float64)
     tensors = case.inputs()
@@ -70,7 +75,7 @@ def test_torch_path_in_float64_is_the_reference(case: ScanCase) -> None:
 
 
 @pytest.mark.parametrize("backend", [TRITON])
-@pytest.mark.parametrize("case", INTERPRETED, ids=str)
+@pytest.mark.parametrize("case", INTERPRETED + SELECTIVE, ids=str)
 def test_triton_kernels_are_as_exact_as_the_reference(case: ScanCase, backend: str) -> None:
     check_against_reference(case, backend)
 
