@@ -39,6 +39,17 @@ def check_floats(main: Tensor, **others: Tensor | None) -> None:
             )
 
 
+def check_parameters(name: str, main: Tensor, **others: Tensor | None) -> None:
+    """Real, floating, and on the device of `main`, which is called `name`; their dtypes are their own."""
+    for other, tensor in others.items():
+        if tensor is None:
+            continue
+        if tensor.dtype not in FLOATS:
+            raise TypeError(f"{other} must be float32, bfloat16, float16 or float64; got {tensor.dtype}")
+        if tensor.device != main.device:
+            raise ValueError(f"{other} must be on {main.device} as {name} is; got {tensor.device}")
+
+
 def check_packing(name: str, tensor: Tensor, cu_seqlens: Tensor | None) -> None:
     """`cu_seqlens` is (S + 1,) int32 beside `tensor`, which then has one row."""
     if cu_seqlens is None:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssmbio.kernels.causal_conv1d.reference import causal_conv1d_reference
-from ssmbio.kernels.checks import check_floats, check_packing, check_rows, check_shape, check_tensors
+from ssmbio.kernels.checks import check_floats, check_packing, check_parameters, check_rows, check_shape, check_tensors
 from ssmbio.kernels.dispatch import implementation
 from ssmbio.kernels.packing import check_offsets
 from ssmbio.kernels.steps import triton_steps
@@ -76,17 +76,22 @@ def causal_conv1d_step(
     Differentiable; Triton's kernel has no backward pass and runs where no gradient is recorded (`torch.no_grad()`).
     """
     check_tensors({"x": x, "weight": weight, "state": state}, bias=bias)
+    check_floats(x, x=x)
+    check_parameters("x", x, weight=weight, bias=bias, state=state)
+    if x.dim() != 2:
+        raise ValueError(f"x must be (B, D); got {tuple(x.shape)}")
+    _check_taps(weight, x.shape[1], activation)
     check_shape("state", state, "B, K - 1, D", (x.shape[0], weight.shape[1] - 1, x.shape[1]))
-    check_shape("weight", weight, "D, K", (x.shape[1], weight.shape[1]))
     check_shape("bias", bias, "D,", (x.shape[1],))
     if triton_steps(backend, x, weight, bias, state):
         from ssmbio.kernels.causal_conv1d import triton_step
 
         return triton_step.step(x, weight, bias, activation, state)
-    window = torch.cat([state, x.unsqueeze(1).to(state.dtype)], dim=1)
-    y = (window * weight.t()).sum(1)
+    dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
+    window = torch.cat([state.to(dtype), x.unsqueeze(1).to(dtype)], dim=1)
+    y = (window * weight.t().to(dtype)).sum(1)
     if bias is not None:
-        y = y + bias
+        y = y + bias.to(dtype)
     y = F.silu(y) if activation == "silu" else y
     return y.to(x.dtype), window[:, 1:]
 
@@ -96,15 +101,20 @@ def _check_arguments(x, weight, bias, activation, initial_state, cu_seqlens) -> 
     check_rows("x", x)
     check_floats(x, x=x)
     check_packing("x", x, cu_seqlens)
+    check_parameters("x", x, weight=weight, bias=bias, initial_state=initial_state)
     batch, _, channels = x.shape
-    if weight.dim() != 2 or weight.shape[0] != channels or not 2 <= weight.shape[1] <= 8:
-        raise ValueError(f"weight must be (D, K) = ({channels}, 2 to 8); got {tuple(weight.shape)}")
+    _check_taps(weight, channels, activation)
     check_shape("bias", bias, "D,", (channels,))
-    if activation not in ("silu", None):
-        raise ValueError(f'activation must be "silu" or None; got {activation!r}')
     sequences = batch if cu_seqlens is None else cu_seqlens.shape[0] - 1
     rows = "B, K - 1, D" if cu_seqlens is None else "S, K - 1, D"
     check_shape("initial_state", initial_state, rows, (sequences, weight.shape[1] - 1, channels))
+
+
+def _check_taps(weight: Tensor, channels: int, activation: str | None) -> None:
+    if weight.dim() != 2 or weight.shape[0] != channels or not 2 <= weight.shape[1] <= 8:
+        raise ValueError(f"weight must be (D, K) = ({channels}, 2 to 8); got {tuple(weight.shape)}")
+    if activation not in ("silu", None):
+        raise ValueError(f'activation must be "silu" or None; got {activation!r}')
 
 
 def _rows(tensor: Tensor) -> Tensor:

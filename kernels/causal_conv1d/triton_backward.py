@@ -65,8 +65,9 @@ def backward(
             **flags,
         )  # fmt: skip
     sums = partial.sum(0)
-    dweight = sums[:width].t().to(weight.dtype).contiguous()
-    return dx, dweight, None if bias is None else sums[width].to(bias.dtype), d_initial
+    # Copies: what an op returns must not be views of one another.
+    dweight = sums[:width].t().to(weight.dtype, copy=True, memory_format=torch.contiguous_format)
+    return dx, dweight, None if bias is None else sums[width].to(bias.dtype, copy=True), d_initial
 
 
 @triton.jit

@@ -23,7 +23,7 @@ def step(
     y, new_state = torch.empty((batch, channels), dtype=x.dtype, device=x.device), torch.empty_like(state)
     block = 128
     causal_conv1d_step_kernel[(triton.cdiv(channels, block) * batch,)](
-        x, weight.contiguous(), bias, state, y, new_state,
+        x, weight.contiguous(), None if bias is None else bias.contiguous(), state, y, new_state,
         x.stride(0),
         CHANNELS=channels, K=weight.shape[1], HAS_BIAS=bias is not None, SILU=activation == "silu",
         BLOCK=block, num_warps=4,

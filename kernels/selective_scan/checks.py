@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ssmbio.kernels.checks import check_floats, check_packing, check_rows, check_shape, check_tensors
+from ssmbio.kernels.checks import check_floats, check_packing, check_parameters, check_rows, check_shape, check_tensors
 
 
 def check_arguments(
@@ -32,6 +32,7 @@ def check_arguments(
         raise ValueError(f"A must be (D, N) = ({channels}, N); got {tuple(A.shape)}")
     if not A.is_floating_point():
         raise TypeError(f"A must be real and floating; got {A.dtype}")
+    check_parameters("u", u, A=A, D=D, delta_bias=delta_bias, initial_state=initial_state)
     states = A.shape[1]
     for name, M in (("B", B), ("C", C)):
         if M.dim() == 3:

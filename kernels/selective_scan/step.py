@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ssmbio.kernels.checks import check_shape
+from ssmbio.kernels.checks import check_floats, check_parameters, check_shape, check_tensors
 from ssmbio.kernels.steps import triton_steps
 
 
@@ -43,6 +43,13 @@ def selective_scan_step(
         ValueError: an argument of wrong shape, which the message names.
         RuntimeError: backend="triton" where Triton cannot run or a gradient is asked for.
     """
+    check_tensors({"u": u, "delta": delta, "A": A, "B": B, "C": C, "state": state}, D=D, z=z, delta_bias=delta_bias)
+    check_floats(u, u=u, delta=delta, B=B, C=C, z=z)
+    check_parameters("u", u, A=A, state=state, D=D, delta_bias=delta_bias)
+    for name, tensor, dims, axes in (("u", u, (2,), "B, D"), ("A", A, (2,), "D, N"), ("B", B, (2, 3), "B, N"),
+                                     ("C", C, (2, 3), "B, N")):  # fmt: skip
+        if tensor.dim() not in dims:
+            raise ValueError(f"{name} must be ({axes}); got {tuple(tensor.shape)}")
     batch, channels = u.shape
     states = A.shape[1]
     B, C = (M.unsqueeze(1) if M.dim() == 2 else M for M in (B, C))
@@ -80,7 +87,7 @@ def _torch_step(
     batch, groups, states = B.shape
     x, dt = u.to(dtype), delta.to(dtype)
     if delta_bias is not None:
-        dt = dt + delta_bias
+        dt = dt + delta_bias.to(dtype)
     if delta_softplus:
         dt = F.softplus(dt)
     # Channels are split as (G, D / G), so that B and C broadcast over a group's channels without a copy.

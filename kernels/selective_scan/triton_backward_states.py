@@ -75,7 +75,10 @@ def selective_scan_bwd_state_kernel(
             _, c_row = load_staged(BC_row + i * (2 * NP), NV)
             back = decayed(decays(dt, rates, EXACT), over_states(g) * c_row + back, EXACT)
             passed += dt
-        total = total + passed if EXACT else passed
+        if EXACT:  # a boundary counts whatever came before it, NaN too
+            total = tl.where(passed == float("inf"), passed, total + passed)
+        else:
+            total = passed
 
     place = (batch * quarters + quarter) * CHANNELS
     store_state(carry + place * NP, 4, 4 * CHANNELS, channel, end, back, NP, LANES, NV, KD)

@@ -147,7 +147,10 @@ def selective_scan_fwd_state_kernel(
             b, _ = load_staged(BC_row + i * (2 * NP), NV)
             h = decayed(decays(dt, rates, EXACT), h, EXACT) + over_states(dt * x) * b
             passed += dt
-        total = total + passed if EXACT else passed
+        if EXACT:  # a boundary counts whatever came before it, NaN too
+            total = tl.where(passed == float("inf"), passed, total + passed)
+        else:
+            total = passed
         BC_row += STEPS * 2 * NP
 
     place = (batch * chunks + c) * CHANNELS

@@ -29,6 +29,7 @@ def step(
     _, groups, states = B.shape
     u, delta, B, C = (_rows(tensor) for tensor in (u, delta, B, C))
     z = None if z is None else _rows(z)
+    D, delta_bias = (None if vector is None else vector.contiguous() for vector in (D, delta_bias))
     state = state.to(torch.float32).contiguous()
     y, new_state = torch.empty((batch, channels), dtype=u.dtype, device=u.device), torch.empty_like(state)
     padded = triton.next_power_of_2(states)

@@ -148,3 +148,16 @@ def test_ops_are_registered_as_torch_expects(name: str, packed: bool) -> None:
     torch.library.opcheck(forward, tuple(a.detach() if torch.is_tensor(a) else a for a in arguments))
     arguments = _recorded(backward, lambda: run(case, tensors, "auto"))
     torch.library.opcheck(backward, tuple(a.detach() if torch.is_tensor(a) else a for a in arguments))
+
+
+@pytest.mark.parametrize("backend", [TRITON])
+@pytest.mark.parametrize("channels", [1, 6])
+def test_gradients_of_a_convolution_are_no_views_of_one_another(channels: int, backend: str) -> None:
+    """They come out of one sum over the programs; torch forbids outputs of an op that share memory."""
+    case = ConvolutionCase(9, channels=channels)
+    tensors = case.inputs()
+    arguments = _recorded(torch.ops.ssmbio.causal_conv1d_backward.default, lambda: run(case, tensors, backend))
+    gradients = torch.ops.ssmbio.causal_conv1d_backward(*arguments)
+    for gradient in gradients:
+        assert gradient.storage_offset() == 0
+    assert len({gradient.untyped_storage().data_ptr() for gradient in gradients}) == len(gradients)

@@ -132,3 +132,17 @@ def test_halves_of_one_projection_are_read_where_they_lie(backend: str) -> None:
     for given in (tensors, views):
         given["dy"] = torch.ones((), device=together.device).expand(2, 10, 4)
     check_equal(run(case, views, backend), run(case, tensors, backend), 1e-6)
+
+
+@pytest.mark.parametrize("backend", ["reference", TRITON])
+@pytest.mark.parametrize("name", ["u", "delta"])
+def test_nan_stays_in_its_packed_sequence(name: str, backend: str) -> None:
+    """Sequences that share chunks, and one that has chunks of its own."""
+    case = ScanCase(160, channels=3, offsets=(0, 50, 90, 160), initial=False)
+    tensors = {key: value.detach() for key, value in case.inputs().items()}
+    tensors[name][0, 70] = torch.nan
+    y, _ = case.outputs(tensors, backend)
+    spoiled = y[0].isnan().any(-1)
+    assert spoiled[70:90].all()
+    assert not spoiled[:70].any()
+    assert not spoiled[90:].any()

@@ -34,6 +34,11 @@ def convolution_by_steps(case: ConvolutionCase, tensors: Tensors, backend: str) 
     return torch.stack(outputs, dim=1), state
 
 
+def strided(vector: Tensor) -> Tensor:
+    """A copy on the device of the tests with the same strides."""
+    return vector.as_strided((1 + 3 * vector.stride(0),), (1,)).to(DEVICE).as_strided((4,), vector.stride())
+
+
 def detached(tensors: Tensors) -> Tensors:
     return {name: tensor.detach() for name, tensor in tensors.items()}
 
@@ -100,6 +105,27 @@ def test_rows_with_foreign_strides_are_stepped(backend: str) -> None:
     views = plain | {"u": u, "z": z, "B": B.unsqueeze(2), "C": C.unsqueeze(2), "initial_state": state}
     for found, expected in zip(scan_by_steps(case, views, backend), scan_by_steps(case, plain, backend), strict=True):
         assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("backend", [TRITON])
+@pytest.mark.parametrize("vector", [torch.randn(8)[::2], torch.randn(1).expand(4)], ids=["strided", "expanded"])
+def test_vectors_with_foreign_strides_are_stepped(vector: Tensor, backend: str) -> None:
+    with torch.device(DEVICE):
+        u, mixing, vector = torch.randn(2, 4), torch.randn(2, 5), strided(vector)
+        fixed = {"delta": u.abs(), "A": -torch.ones(4, 5), "B": mixing, "C": mixing, "state": torch.ones(2, 4, 5)}
+        weight, state = torch.ones(4, 3), torch.ones(2, 2, 4)
+    for name in ("D", "delta_bias"):
+        found, expected = (selective_scan_step(u, **fixed, **{name: vector}, backend=b) for b in (backend, "torch"))
+        torch.testing.assert_close(found, expected)
+    found, expected = (causal_conv1d_step(u, weight, vector, "silu", state, b) for b in (backend, "torch"))
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("backend", ["torch", TRITON])
+def test_states_of_convolution_steps_are_float32(backend: str) -> None:
+    x, state = (torch.ones(*shape, 4, dtype=torch.bfloat16, device=DEVICE) for shape in ((2,), (2, 2)))
+    y, after = causal_conv1d_step(x, torch.ones(4, 3, device=DEVICE), None, None, state, backend)
+    assert (y.dtype, after.dtype) == (torch.bfloat16, torch.float32)
 
 
 # Sizes of layers: model, channels, states, rank, taps.
@@ -241,6 +267,10 @@ def test_layer_steps_name_the_argument_at_fault(name: str, shape: tuple[int, ...
         ({"C": torch.zeros(2, 2, 5)}, r"C must be \(B, G, N\) = \(2, 1, 5\); got \(2, 2, 5\)"),
         ({"B": torch.zeros(2, 4, 5)}, "B must have a number of groups that divides D = 6; got 4"),
         ({"A": torch.zeros(5, 5)}, r"A must be \(D, N\) = \(6, 5\); got \(5, 5\)"),
+        ({"A": torch.zeros(6)}, r"A must be \(D, N\); got \(6,\)"),
+        ({"u": torch.zeros(6)}, r"u must be \(B, D\); got \(6,\)"),
+        ({"B": torch.zeros(5)}, r"B must be \(B, N\); got \(5,\)"),
+        ({"D": torch.zeros(6, device="meta")}, "D must be on cpu as u is; got meta"),
     ],
 )
 def test_scan_steps_name_the_argument_at_fault(changed: Tensors, message: str) -> None:
@@ -248,3 +278,19 @@ def test_scan_steps_name_the_argument_at_fault(changed: Tensors, message: str) -
     right = {"u": row, "delta": row, "A": torch.zeros(6, 5), "B": mixing, "C": mixing, "state": torch.zeros(2, 6, 5)}
     with pytest.raises(ValueError, match=message):
         selective_scan_step(**(right | changed))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"activation": "relu"}, "activation must be \"silu\" or None; got 'relu'"),
+        ({"weight": torch.zeros(6, 1)}, r"weight must be \(D, K\) = \(6, 2 to 8\); got \(6, 1\)"),
+        ({"weight": torch.zeros(6, 9)}, r"weight must be \(D, K\) = \(6, 2 to 8\); got \(6, 9\)"),
+        ({"x": torch.zeros(6)}, r"x must be \(B, D\); got \(6,\)"),
+        ({"state": torch.zeros(2, 3, 6, dtype=torch.int32)}, "state must be float32, .*; got torch.int32"),
+    ],
+)
+def test_convolution_steps_name_the_argument_at_fault(changed: dict, message: str) -> None:
+    right = {"x": torch.zeros(2, 6), "weight": torch.zeros(6, 4), "bias": None, "activation": None}
+    with pytest.raises((ValueError, TypeError), match=message):
+        causal_conv1d_step(**({**right, "state": torch.zeros(2, 3, 6)} | changed))
