@@ -153,6 +153,11 @@ class Marks(NamedTuple):
         """The entries of a block at these positions, (marks, N, channels)."""
         return block.whole[0, self.chunk, self.step]
 
+    def cuts(self, steps: int, reverse: bool) -> Cuts:
+        """These positions as beginnings; in a chunk steps are counted in the order of the scan."""
+        order = steps - 1 - self.step if reverse else self.step
+        return Cuts({int(step): self.chunk[order == step] for step in order.unique()}, self.chunk.unique())
+
     def put(self, block: Block, values: Tensor | float) -> None:
         block.whole[0, self.chunk, self.step] = values
 
@@ -182,44 +187,60 @@ class Packing:
         return Marks(inside // segment.steps, inside % segment.steps, found)
 
 
-def zero_state_ends(decay: Block, drive: Block) -> Tensor:
+class Cuts(NamedTuple):
+    """Where packed sequences begin in a segment: nothing crosses, not even NaN, which a decay of 0 would let pass."""
+
+    chunks: dict[int, Tensor]  # by the step of the scan: the chunks in which a sequence begins there
+    any: Tensor  # chunks in which one begins
+
+    def at(self, step: int, state: Tensor) -> Tensor:
+        """What comes to a step from the one before it."""
+        return state.index_fill(1, self.chunks[step], 0) if step in self.chunks else state
+
+
+NO_CUTS = Cuts({}, torch.empty(0, dtype=torch.int64))
+
+
+def zero_state_ends(decay: Block, drive: Block, cuts: Cuts) -> Tensor:
     """The state at the end of each chunk that starts from zero, (rows, chunks, N, channels)."""
     h = drive.steps[0].clone()
-    for a, x in zip(decay.steps[1:], drive.steps[1:], strict=True):
-        torch.addcmul(x, a, h, out=h)
+    for step, (a, x) in enumerate(zip(decay.steps[1:], drive.steps[1:], strict=True), 1):
+        torch.addcmul(x, a, cuts.at(step, h), out=h)
     return h
 
 
-def zero_state_adjoints(decay: Block, drive: Block) -> Tensor:
+def zero_state_adjoints(decay: Block, drive: Block, cuts: Cuts) -> Tensor:
     """What each chunk passes to the one before it when nothing comes from the one after."""
     g = drive.steps[-1].clone()
-    for a, x in zip(decay.steps[:0:-1], drive.steps[-2::-1], strict=True):
-        torch.addcmul(x, a, g, out=g)
-    return g.mul_(decay.steps[0])
+    for step in range(len(drive.steps) - 1, 0, -1):
+        torch.addcmul(drive.steps[step - 1], decay.steps[step], cuts.at(step, g), out=g)
+    return cuts.at(0, g) * decay.steps[0]
 
 
-def walk_chunks(local: Tensor, through: Tensor, carry: Tensor, descending: bool) -> tuple[Tensor, Tensor]:
+def walk_chunks(local: Tensor, through: Tensor, carry: Tensor, descending: bool, cuts: Cuts) -> tuple[Tensor, Tensor]:
     """From what enters the first chunk: what enters each (rows, chunks, N, channels), and what leaves the last."""
     order = slice(None, None, -1) if descending else slice(None)
     path = torch.stack([carry, *local.unbind(1)[order]], dim=1)
     places = path.unbind(1)
-    for before, after, decay in zip(places[:-1], places[1:], through.unbind(1)[order], strict=True):
-        after.addcmul_(decay, before)
+    cut = set(cuts.any.tolist())
+    for k, (before, after, decay) in enumerate(zip(places[:-1], places[1:], through.unbind(1)[order], strict=True)):
+        if (through.shape[1] - 1 - k if descending else k) not in cut:
+            after.addcmul_(decay, before)
     enter = path[:, :-1]
     return enter.flip(1) if descending else enter, places[-1]
 
 
-def rescan(decay: Block, h: Block, enter: Tensor) -> None:
+def rescan(decay: Block, h: Block, enter: Tensor, cuts: Cuts) -> None:
     """h_t = a_t h_{t-1} + x_t in the place of x, from the states that enter the chunks."""
-    for a, x in zip(decay.steps, h.steps, strict=True):
-        enter = x.addcmul_(a, enter)
+    for step, (a, x) in enumerate(zip(decay.steps, h.steps, strict=True)):
+        enter = x.addcmul_(a, cuts.at(step, enter))
 
 
-def rescan_adjoint(decay: Block, g: Block, enter: Tensor) -> None:
+def rescan_adjoint(decay: Block, g: Block, enter: Tensor, cuts: Cuts) -> None:
     """g_t = x_t + a_{t+1} g_{t+1} in the place of x; `enter` is a_{t+1} g_{t+1} for the last step of each chunk."""
     following = g.steps[-1].add_(enter)
-    for a, x in zip(decay.steps[:0:-1], g.steps[-2::-1], strict=True):
-        following = x.addcmul_(a, following)
+    for step in range(len(g.steps) - 1, 0, -1):
+        following = g.steps[step - 1].addcmul_(decay.steps[step], cuts.at(step, following))
 
 
 def log_decay_gradient(decay: Block, g: Block, h: Block, enter: Tensor) -> None:

@@ -20,7 +20,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssmbio.kernels.selective_scan.torch_blocks import (
+    NO_CUTS,
     Block,
+    Cuts,
     Marks,
     Packing,
     Plan,
@@ -78,9 +80,9 @@ def forward(
                 for ch in scan.plan.channel_blocks(group):
                     decay, h = scan.space.blocks(at.dt[..., ch])
                     through, _ = scan.fill(at, B_t, ch, decay, h)
-                    ends = zero_state_ends(decay, h)
-                    enter, carry[..., ch] = walk_chunks(ends, through, carry[..., ch], descending=reverse)
-                    rescan(decay, h, enter)
+                    ends = zero_state_ends(decay, h, at.cuts)
+                    enter, carry[..., ch] = walk_chunks(ends, through, carry[..., ch], reverse, at.cuts)
+                    rescan(decay, h, enter, at.cuts)
                     out[..., ch] = over_states(C_t, h)
                     if keep:
                         checkpoints[rows, segment.span, :, ch] = enter
@@ -135,7 +137,7 @@ def backward(
                     decay, h, g = scan.space.blocks(at.dt[..., ch])
                     through, first = scan.fill(at, B_t, ch, decay, h)
                     enter = checkpoints[rows, segment.span, :, ch]
-                    rescan(decay, h, enter)
+                    rescan(decay, h, enter, at.cuts)
                     over_channels(d_out[..., ch], h, dC_t)
                     if gate is not None:
                         out[..., ch] = over_states(C_t, h)
@@ -144,13 +146,15 @@ def backward(
                     torch.mul(d_out[..., None, ch], C_t.unsqueeze(-1), out=g.whole)
                     if at.ends is not None and d_final is not None:
                         at.ends.add(g, d_final[at.ends.sequences][..., ch])
-                    passed = zero_state_adjoints(decay, g)
-                    leave, carry[..., ch] = walk_chunks(passed, through, carry[..., ch], descending=not reverse)
-                    rescan_adjoint(decay, g, leave)
+                    passed = zero_state_adjoints(decay, g, at.cuts)
+                    leave, carry[..., ch] = walk_chunks(passed, through, carry[..., ch], not reverse, at.cuts)
+                    rescan_adjoint(decay, g, leave, at.cuts)
                     over_channels(at.dtx[..., ch], g, dB_t)
                     d_dtx[..., ch] = over_states(B_t, g)
 
                     log_decay_gradient(decay, g, h, enter)
+                    if at.begins is not None:
+                        at.begins.put(decay, 0)
                     if first is not None:
                         pulled = first.marks.of(g)
                         d_given[first.marks.sequences, :, ch] = pulled * first.decay
@@ -193,6 +197,7 @@ class _Inputs(NamedTuple):
     total: Tensor  # (rows, chunks, D): Σ Δ of each chunk
     begins: Marks | None
     ends: Marks | None
+    cuts: Cuts
 
 
 class _First(NamedTuple):
@@ -241,7 +246,8 @@ class _Scan:
         segment.clear_padding(dt)
         x = segment.load(self._u, self.dtype)
         begins, ends = (None, None) if self.packing is None else self.packing.marks(segment)
-        return _Inputs(raw, dt, x, dt * x, dt.sum(2), begins, ends)
+        cuts = NO_CUTS if begins is None else begins.cuts(segment.steps, self.plan.reverse)
+        return _Inputs(raw, dt, x, dt * x, dt.sum(2), begins, ends, cuts)
 
     def fill(self, at: _Inputs, B_t: Tensor, ch: slice, decay: Block, drive: Block) -> tuple[Tensor, _First | None]:
         """Writes exp(Δ A) and Δ B x of a block; returns the decay over each chunk, and what initial states need."""

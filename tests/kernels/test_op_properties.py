@@ -134,7 +134,7 @@ def test_halves_of_one_projection_are_read_where_they_lie(backend: str) -> None:
     check_equal(run(case, views, backend), run(case, tensors, backend), 1e-6)
 
 
-@pytest.mark.parametrize("backend", ["reference", TRITON])
+@pytest.mark.parametrize("backend", ["reference", "torch", TRITON])
 @pytest.mark.parametrize("name", ["u", "delta"])
 def test_nan_stays_in_its_packed_sequence(name: str, backend: str) -> None:
     """Sequences that share chunks, and one that has chunks of its own."""
@@ -145,4 +145,20 @@ def test_nan_stays_in_its_packed_sequence(name: str, backend: str) -> None:
     spoiled = y[0].isnan().any(-1)
     assert spoiled[70:90].all()
     assert not spoiled[:70].any()
+    assert not spoiled[90:].any()
+
+
+@pytest.mark.parametrize("backend", ["reference", "torch", TRITON])
+@pytest.mark.parametrize("name", ["C", "z"])
+def test_nan_stays_in_the_gradients_of_its_packed_sequence(name: str, backend: str) -> None:
+    """dA and dD are of all positions; du is of one."""
+    case = ScanCase(160, channels=3, offsets=(0, 50, 90, 160), initial=False)
+    tensors = {key: value.detach() for key, value in case.inputs().items()}
+    tensors[name][0, 70] = torch.nan
+    tensors["u"].requires_grad_()
+    y, _ = case.outputs(tensors, backend)
+    (du,) = torch.autograd.grad(y, tensors["u"], tensors["dy"])
+    spoiled = du[0].isnan().any(-1)
+    assert spoiled[50:71].all()
+    assert not spoiled[:50].any()
     assert not spoiled[90:].any()
