@@ -26,14 +26,9 @@ def check_tensors(required: Mapping[str, object], **optional: object) -> None:
 def check_floats(main: Tensor, **others: Tensor | None) -> None:
     """All floating, on the device of the first, and float64 either all or none."""
     name_of_main = next(iter(others))
+    check_parameters(name_of_main, main, **others)
     for name, tensor in others.items():
-        if tensor is None:
-            continue
-        if tensor.dtype not in FLOATS:
-            raise TypeError(f"{name} must be float32, bfloat16, float16 or float64; got {tensor.dtype}")
-        if tensor.device != main.device:
-            raise ValueError(f"{name} must be on {main.device} as {name_of_main} is; got {tensor.device}")
-        if (tensor.dtype == torch.float64) != (main.dtype == torch.float64):
+        if tensor is not None and (tensor.dtype == torch.float64) != (main.dtype == torch.float64):
             raise TypeError(
                 f"{name} must not mix float64 with other dtypes: it is {tensor.dtype}, {name_of_main} {main.dtype}"
             )

@@ -73,7 +73,9 @@ def causal_conv1d_step(
 ) -> tuple[Tensor, Tensor]:
     """One position of `causal_conv1d`: x (B, D), state (B, K − 1, D) → y (B, D), new state; `state` is not changed.
 
+    weight is (D, K), bias (D,); y has the dtype of x, the new state is float32 (float64 when x is).
     Differentiable; Triton's kernel has no backward pass and runs where no gradient is recorded (`torch.no_grad()`).
+    Raises ValueError or TypeError, naming an argument of wrong shape, device or dtype.
     """
     check_tensors({"x": x, "weight": weight, "state": state}, bias=bias)
     check_floats(x, x=x)

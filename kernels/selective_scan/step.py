@@ -40,16 +40,18 @@ def selective_scan_step(
         y (B, D) in the dtype of `u`, and the new state (B, D, N).
 
     Raises:
-        ValueError: an argument of wrong shape, which the message names.
+        ValueError, TypeError: an argument of wrong shape, device or dtype, which the message names.
         RuntimeError: backend="triton" where Triton cannot run or a gradient is asked for.
     """
     check_tensors({"u": u, "delta": delta, "A": A, "B": B, "C": C, "state": state}, D=D, z=z, delta_bias=delta_bias)
     check_floats(u, u=u, delta=delta, B=B, C=C, z=z)
     check_parameters("u", u, A=A, state=state, D=D, delta_bias=delta_bias)
-    for name, tensor, dims, axes in (("u", u, (2,), "B, D"), ("A", A, (2,), "D, N"), ("B", B, (2, 3), "B, N"),
-                                     ("C", C, (2, 3), "B, N")):  # fmt: skip
-        if tensor.dim() not in dims:
-            raise ValueError(f"{name} must be ({axes}); got {tuple(tensor.shape)}")
+    for name, matrix, axes in (("u", u, "B, D"), ("A", A, "D, N")):
+        if matrix.dim() != 2:
+            raise ValueError(f"{name} must be ({axes}); got {tuple(matrix.shape)}")
+    for name, mixing in (("B", B), ("C", C)):
+        if mixing.dim() not in (2, 3):
+            raise ValueError(f"{name} must be (B, N) or (B, G, N); got {tuple(mixing.shape)}")
     batch, channels = u.shape
     states = A.shape[1]
     B, C = (M.unsqueeze(1) if M.dim() == 2 else M for M in (B, C))

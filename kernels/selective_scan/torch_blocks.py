@@ -156,7 +156,7 @@ class Marks(NamedTuple):
     def cuts(self, steps: int, reverse: bool) -> Cuts:
         """These positions as beginnings; in a chunk steps are counted in the order of the scan."""
         order = steps - 1 - self.step if reverse else self.step
-        return Cuts({int(step): self.chunk[order == step] for step in order.unique()}, self.chunk.unique())
+        return Cuts({int(step): self.chunk[order == step] for step in order.unique()}, set(self.chunk.tolist()))
 
     def put(self, block: Block, values: Tensor | float) -> None:
         block.whole[0, self.chunk, self.step] = values
@@ -190,15 +190,15 @@ class Packing:
 class Cuts(NamedTuple):
     """Where packed sequences begin in a segment: nothing crosses, not even NaN, which a decay of 0 would let pass."""
 
-    chunks: dict[int, Tensor]  # by the step of the scan: the chunks in which a sequence begins there
-    any: Tensor  # chunks in which one begins
+    by_step: dict[int, Tensor]  # the chunks in which a sequence begins at this step of the scan
+    chunks: set[int]  # in which one begins
 
     def at(self, step: int, state: Tensor) -> Tensor:
         """What comes to a step from the one before it."""
-        return state.index_fill(1, self.chunks[step], 0) if step in self.chunks else state
+        return state.index_fill(1, self.by_step[step], 0) if step in self.by_step else state
 
 
-NO_CUTS = Cuts({}, torch.empty(0, dtype=torch.int64))
+NO_CUTS = Cuts({}, set())
 
 
 def zero_state_ends(decay: Block, drive: Block, cuts: Cuts) -> Tensor:
@@ -222,9 +222,8 @@ def walk_chunks(local: Tensor, through: Tensor, carry: Tensor, descending: bool,
     order = slice(None, None, -1) if descending else slice(None)
     path = torch.stack([carry, *local.unbind(1)[order]], dim=1)
     places = path.unbind(1)
-    cut = set(cuts.any.tolist())
     for k, (before, after, decay) in enumerate(zip(places[:-1], places[1:], through.unbind(1)[order], strict=True)):
-        if (through.shape[1] - 1 - k if descending else k) not in cut:
+        if (through.shape[1] - 1 - k if descending else k) not in cuts.chunks:
             after.addcmul_(decay, before)
     enter = path[:, :-1]
     return enter.flip(1) if descending else enter, places[-1]

@@ -263,5 +263,4 @@ class _Scan:
             first = _First(at.begins, own, own * self.given[at.begins.sequences][..., ch])
             at.begins.add(drive, first.given)
         at.begins.put(decay, 0)
-        through[0, at.begins.chunk] = 0
         return through, first

@@ -269,7 +269,7 @@ def test_layer_steps_name_the_argument_at_fault(name: str, shape: tuple[int, ...
         ({"A": torch.zeros(5, 5)}, r"A must be \(D, N\) = \(6, 5\); got \(5, 5\)"),
         ({"A": torch.zeros(6)}, r"A must be \(D, N\); got \(6,\)"),
         ({"u": torch.zeros(6)}, r"u must be \(B, D\); got \(6,\)"),
-        ({"B": torch.zeros(5)}, r"B must be \(B, N\); got \(5,\)"),
+        ({"B": torch.zeros(5)}, r"B must be \(B, N\) or \(B, G, N\); got \(5,\)"),
         ({"D": torch.zeros(6, device="meta")}, "D must be on cpu as u is; got meta"),
     ],
 )
