@@ -23,7 +23,7 @@ from ssmbio.kernels.selective_scan.triton_tiles import (
     step_size,
     store_row,
     store_state,
-    sum_states,
+    sum_states_soon,
 )
 
 
@@ -35,6 +35,16 @@ def end_mark(last, s, length, batch, PACKED: tl.constexpr):
     else:
         mark = tl.where(s == length - 1, batch + 1, 0).to(tl.int32)
     return mark
+
+
+@triton.jit
+def step_sizes(raws, shift, s0, length, STEPS: tl.constexpr, SOFTPLUS: tl.constexpr, HAS_BIAS: tl.constexpr,
+               MASK_L: tl.constexpr, EXACT: tl.constexpr):  # fmt: skip
+    """Δ of the rows from position s0 on."""
+    dts = ()
+    for i in tl.static_range(STEPS):
+        dts = dts + (step_size(raws[i], shift, s0 + i < length, SOFTPLUS, HAS_BIAS, MASK_L, EXACT),)
+    return dts
 
 
 @triton.jit
@@ -98,15 +108,24 @@ def selective_scan_bwd_kernel(
         dD = tl.zeros([LANES, KD], tl.float32)
         dbias = tl.zeros([LANES, KD], tl.float32)
 
-        # Forward over the unit, from its checkpoint.
+        # Forward over the unit, from its checkpoint. Δ of a tile is made a tile ahead: its first decays would wait for
+        # softplus, and two warps a scheduler have nothing else to do.
         h = load_state(checkpoints + (batch * all_units + unit) * (CHANNELS * NP), 4, 4 * CHANNELS, channel, end, NP,
                        LANES, NV, KD)  # fmt: skip
-        for tile in tl.range(0, TILES, num_stages=3):
+        s1 = unit * UNIT
+        t1 = length - 1 - s1 if REVERSE else s1
+        raws = load_rows(delta + batch * stride_db + t1 * stride_dl + channel, SIGN * stride_dl,
+                         inside & (s1 + step < length), LANES, KD, STEPS, MASKED)  # fmt: skip
+        dts = step_sizes(raws, shift, s1, length, STEPS, SOFTPLUS, HAS_BIAS, MASK_L, EXACT)
+        for tile in tl.range(0, TILES, num_stages=4):
             s0 = unit * UNIT + tile * STEPS
             t0 = length - 1 - s0 if REVERSE else s0
             rows_mask = inside & (s0 + step < length)
-            raws = load_rows(delta + batch * stride_db + t0 * stride_dl + channel, SIGN * stride_dl, rows_mask,
-                             LANES, KD, STEPS, MASKED)  # fmt: skip
+            s1 = unit * UNIT + tl.minimum(tile + 1, TILES - 1) * STEPS
+            t1 = length - 1 - s1 if REVERSE else s1
+            raws = load_rows(delta + batch * stride_db + t1 * stride_dl + channel, SIGN * stride_dl,
+                             inside & (s1 + step < length), LANES, KD, STEPS, MASKED)  # fmt: skip
+            ahead = step_sizes(raws, shift, s1, length, STEPS, SOFTPLUS, HAS_BIAS, MASK_L, EXACT)
             xs = load_rows(u + batch * stride_ub + t0 * stride_ul + channel, SIGN * stride_ul, rows_mask,
                            LANES, KD, STEPS, MASKED)  # fmt: skip
             gs = load_rows(dy + batch * stride_yb + t0 * stride_yl + channel, SIGN * stride_yl, rows_mask,
@@ -121,7 +140,7 @@ def selective_scan_bwd_kernel(
             products = ()
             for i in tl.static_range(STEPS):
                 live = s0 + i < length
-                dt = step_size(raws[i], shift, live, SOFTPLUS, HAS_BIAS, MASK_L, EXACT)
+                dt = dts[i]
                 x = xs[i]
                 g = gs[i]
                 if i % 2 == 0:
@@ -134,7 +153,7 @@ def selective_scan_bwd_kernel(
                 h = decayed(decays(dt, rates, EXACT), h, EXACT) + over_states(dt * x) * Bs[i % 2]
                 if HAS_Z:
                     s = sigmoid(gates[i], EXACT)
-                    y = sum_states(h * Cs[i % 2]) + skip * x
+                    y = sum_states_soon(h * Cs[i % 2]) + skip * x
                     d_gate = g * y * s * (1.0 + gates[i] * (1.0 - s))
                     store_row(dz_row + i * SIGN * CHANNELS, d_gate, (row < end) & live, MASKED)
                     g *= gates[i] * s
@@ -142,12 +161,12 @@ def selective_scan_bwd_kernel(
                 tl.store(kept + (UNIT + i) * LANES, dt)
                 products = products + (addends(h * over_states(g), TERMS),)
             store_over_channels(parts_C + tile * (STEPS * NP), products, LANES, NV, UNIT, TERMS)
+            dts = ahead
 
-        tl.debug_barrier()  # what was kept above is read below, perhaps by asynchronous copies
-        store_unit_sums(partial_C + sums, parts_C, LANES, NV, UNIT)
+        tl.debug_barrier()  # what was kept above, and parts_C, is read below, perhaps by asynchronous copies
 
         # Backward over the unit.
-        for tile_turn in tl.range(0, TILES, num_stages=3):
+        for tile_turn in tl.range(0, TILES, num_stages=4):
             tile = TILES - 1 - tile_turn
             s0 = unit * UNIT + tile * STEPS
             t0 = length - 1 - s0 if REVERSE else s0
@@ -158,7 +177,7 @@ def selective_scan_bwd_kernel(
                            LANES, KD, STEPS, MASKED)  # fmt: skip
             kept = scratch + tile * (STEPS * LANES)
             gs = load_rows(kept, LANES, rows_mask, LANES, KD, STEPS, False)
-            dts = load_rows(kept + UNIT * LANES, LANES, rows_mask, LANES, KD, STEPS, False)
+            sizes = load_rows(kept + UNIT * LANES, LANES, rows_mask, LANES, KD, STEPS, False)
             entering = ()
             for pair in tl.static_range(STEPS // 2):
                 slot = states + (tile * (STEPS // 2) + pair) * (LANES * NP)
@@ -170,22 +189,22 @@ def selective_scan_bwd_kernel(
             for pair in tl.static_range(STEPS // 2 - 1, -1, -1):
                 Bs, Cs = load_staged_rows(BC_row + pair * (4 * NP), NV, 2)
                 # The states of the pair again, so that a h and p meet at each position.
-                h = entering[pair]
                 faded = ()
-                passing = ()
+                before = (entering[pair],)
                 for j in tl.static_range(2):
                     if PACKED:
                         mark = tl.load(first + s0 + 2 * pair + j)
-                        h = state_at_start(h, mark, initial, channel, end, CHANNELS, N, HAS_STATE, LANES, NV, KD)
-                    faded = faded + (decays(dts[2 * pair + j], rates, EXACT),)
-                    h = decayed(faded[j], h, EXACT)
-                    passing = passing + (h,)
+                        h = state_at_start(before[j], mark, initial, channel, end, CHANNELS, N, HAS_STATE, LANES, NV,
+                                           KD)  # fmt: skip
+                        before = before[:j] + (h,)
+                    faded = faded + (decays(sizes[2 * pair + j], rates, EXACT),)
                     if j == 0:
-                        h += over_states(dts[2 * pair] * xs[2 * pair]) * Bs[0]
+                        h = decayed(faded[0], before[0], EXACT) + over_states(sizes[2 * pair] * xs[2 * pair]) * Bs[0]
+                        before = before + (h,)
                 for j in tl.static_range(1, -1, -1):
                     live = s0 + 2 * pair + j < length
                     mask = (row < end) & live
-                    dt = dts[2 * pair + j]
+                    dt = sizes[2 * pair + j]
                     x = xs[2 * pair + j]
                     g = gs[2 * pair + j]
                     if ENDS:
@@ -193,12 +212,12 @@ def selective_scan_bwd_kernel(
                         back = state_at_start(back, mark, d_final, channel, end, CHANNELS, N, HAS_D_FINAL, LANES, NV,
                                               KD)  # fmt: skip
                     p = over_states(g) * Cs[j] + back
-                    into = sum_states(p * Bs[j])
-                    w = passing[j] * p
-                    dA += over_states(dt) * w
+                    into = sum_states_soon(p * Bs[j])
                     back = decayed(faded[j], p, EXACT)
+                    w = before[j] * back
+                    dA += over_states(dt) * w
                     store_row(du + out_row + (2 * pair + j) * SIGN * CHANNELS, dt * into + skip * g, mask, MASKED)
-                    d_step = sum_states(w * rates) + x * into
+                    d_step = sum_states_soon(w * rates) + x * into
                     if SOFTPLUS:
                         d_step *= softplus_slope(raws[2 * pair + j] + shift, dt, EXACT)
                     if MASK_L:
@@ -215,10 +234,12 @@ def selective_scan_bwd_kernel(
             store_over_channels(parts_B + tile * (STEPS * NP), products, LANES, NV, UNIT, TERMS)
         sum_D += dD
         sum_bias += dbias
+        # Loads before stores, as far as the barriers allow: what they wait for is waited for at once.
         if turn > 0:
             dA += load_state(partial_A + place * NP, 4, 4 * CHANNELS, channel, end, NP, LANES, NV, KD)
+        store_unit_sums(partial_C + sums, parts_C, LANES, NV, UNIT)
         store_state(partial_A + place * NP, 4, 4 * CHANNELS, channel, end, dA, NP, LANES, NV, KD)
-        tl.debug_barrier()  # all has been read before the next unit writes, and all sums are written
+        tl.debug_barrier()  # all has been read before the next unit writes, and all of parts_B is written
         store_unit_sums(partial_B + sums, parts_B, LANES, NV, UNIT)
 
     if HAS_D:

@@ -48,7 +48,9 @@ SEQUENTIAL = (
 
 
 LONG_HALVES = [
-    case for case in FULL_SIZE if isinstance(case, ScanCase) and case.dtype != torch.float32 and case.length > 2048
+    case
+    for case in FULL_SIZE
+    if isinstance(case, ScanCase) and case.dtype != torch.float32 and case.length > 2048 and not case.selective
 ]
 UNITS_OF_DECAYS = 4e-6  # 1.2e-7 over a memory of some thirty positions
 
@@ -68,7 +70,7 @@ def test_full_size_is_as_exact_as_the_torch_path(case: Case) -> None:
     check_against_reference(case, "triton", reference="torch", draws=1, leave_out=left_out(case))
 
 
-@pytest.mark.xfail(reason="the hardware's exponentials: up to 3.3 times the error allowed, docs/results/kernels.md")
+@pytest.mark.xfail(reason="the hardware's exponentials: up to 2.9 times the error allowed, docs/results/kernels.md")
 @pytest.mark.parametrize("case", LONG_HALVES, ids=str)
 def test_gradient_of_A_in_half_precision_keeps_the_rule(case: ScanCase) -> None:
     check_against_reference(case, "triton", reference="torch", draws=1)
