@@ -52,15 +52,19 @@ def backward(
     places = _Places.of(x, weight.shape[1], cu_seqlens, reverse)
     row = _write_row(x, initial_state, places)
     taps = _taps(weight, row.dtype, reverse)
-    d_y = dy.to(row.dtype)
+    d_y, straddling = dy.to(row.dtype), None
     if cu_seqlens is not None:  # windows that straddle two sequences are no output
         d_y = row.new_zeros(1, row.shape[1] - taps.shape[0] + 1, row.shape[2])
         d_y[:, places.windows] = dy.to(row.dtype)
+        straddling = torch.ones(d_y.shape[1], dtype=torch.bool, device=row.device)
+        straddling[places.windows] = False
     d_row, d_taps, d_bias = torch.zeros_like(row), torch.zeros_like(taps), torch.zeros_like(taps[0])
     for windows, reach in _blocks(row, taps):
         here, d_here, d_out = row[:, reach], d_row[:, reach], d_y[:, windows]
         if activation == "silu":
             d_out = torch.ops.aten.silu_backward(d_out, _correlate(here, taps, bias))
+            if straddling is not None:  # NaN of one sequence is none of the other's
+                d_out[:, straddling[windows]] = 0
         d_bias += d_out.sum((0, 1))
         for k, tap in enumerate(taps):
             d_here[:, k : k + d_out.shape[1]].addcmul_(d_out, tap)

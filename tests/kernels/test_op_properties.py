@@ -158,3 +158,21 @@ def test_nan_stays_in_the_gradients_of_its_packed_sequence(name: str, backend: s
     y, _ = SPOILED.outputs({**tensors, "u": tensors["u"].requires_grad_()}, backend)
     (du,) = torch.autograd.grad(y, tensors["u"], tensors["dy"])
     assert du[0].isnan().any(-1).nonzero().flatten().tolist() == list(range(50, 71))
+
+
+@pytest.mark.parametrize("backend", ["reference", "torch", TRITON])
+@pytest.mark.parametrize("reverse", [False, True])
+def test_nan_stays_in_its_packed_sequence_of_a_convolution(reverse: bool, backend: str) -> None:
+    case = ConvolutionCase(14, offsets=(0, 5, 9, 14), reverse=reverse)
+    tensors = case.inputs()
+    tensors["x"].data[0, 7] = torch.nan
+    y, final = case.outputs(tensors, backend)
+    dx, d_initial = torch.autograd.grad(
+        (y, final), (tensors["x"], tensors["initial_state"]), (tensors["dy"], tensors["d_final"])
+    )
+    for name, rows in {"y": y[0], "dx": dx[0]}.items():
+        spoiled = rows.isnan().any(-1).nonzero().flatten().tolist()
+        assert spoiled, name
+        assert set(spoiled) <= set(range(5, 9)), name
+    for name, states in {"final": final, "d_initial": d_initial}.items():
+        assert states.isnan().flatten(1).any(1).tolist() == [False, True, False], name
