@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 FLOATS = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
@@ -43,6 +44,15 @@ def check_parameters(name: str, main: Tensor, **others: Tensor | None) -> None:
             raise TypeError(f"{other} must be float32, bfloat16, float16 or float64; got {tensor.dtype}")
         if tensor.device != main.device:
             raise ValueError(f"{other} must be on {main.device} as {name} is; got {tensor.device}")
+
+
+def check_reverse_mode(op: str, *tensors: Tensor | None) -> None:
+    """None carries a forward-mode derivative, which a registered op would drop, as if its inputs were constants."""
+    for tensor in tensors:
+        if tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None:
+            raise NotImplementedError(
+                f"{op} has no forward-mode derivative (jvp, jacfwd); use reverse mode (backward, vjp, jacrev)"
+            )
 
 
 def check_packing(name: str, tensor: Tensor, cu_seqlens: Tensor | None) -> None:

@@ -11,7 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssmbio.kernels.causal_conv1d.reference import causal_conv1d_reference
-from ssmbio.kernels.checks import check_floats, check_packing, check_parameters, check_rows, check_shape, check_tensors
+from ssmbio.kernels.checks import (
+    check_floats,
+    check_packing,
+    check_parameters,
+    check_reverse_mode,
+    check_rows,
+    check_shape,
+    check_tensors,
+)
 from ssmbio.kernels.dispatch import implementation
 from ssmbio.kernels.packing import check_offsets
 from ssmbio.kernels.steps import triton_steps
@@ -56,6 +64,7 @@ def causal_conv1d(
     Raises:
         ValueError, TypeError: an argument of wrong shape or dtype, which the message names.
         RuntimeError: backend="triton" where Triton cannot run.
+        NotImplementedError: an input carries a forward-mode derivative.
     """
     _check_arguments(x, weight, bias, activation, initial_state, cu_seqlens)
     state_dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -64,6 +73,7 @@ def causal_conv1d(
         check_offsets(cu_seqlens, x.shape[1])
         y, final_state = causal_conv1d_reference(x, weight, bias, activation, initial_state, cu_seqlens, reverse)
     else:
+        check_reverse_mode("causal_conv1d", x, weight, bias, initial_state)
         y, final_state = _forward_op(x, weight, bias, activation, initial_state, cu_seqlens, reverse, backend)
     return (y, final_state) if return_final_state else y
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ssmbio.kernels.checks import check_floats
+from ssmbio.kernels.checks import check_floats, check_reverse_mode
 from ssmbio.kernels.dispatch import implementation
 
 
@@ -22,10 +22,12 @@ def column_sums(x: Tensor, backend: str = "auto") -> Tensor:
     Raises:
         ValueError, TypeError: x has another shape or dtype.
         RuntimeError: backend="triton" where Triton cannot run.
+        NotImplementedError: an input carries a forward-mode derivative.
     """
     check_floats(x, x=x)
     if x.dim() != 2 or 0 in x.shape:
         raise ValueError(f"x must be (R, C), no axis empty; got {tuple(x.shape)}")
+    check_reverse_mode("column_sums", x)
     return _op(x, backend)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ssmbio.kernels.checks import check_floats, check_rows, check_shape, check_tensors
+from ssmbio.kernels.checks import check_floats, check_reverse_mode, check_rows, check_shape, check_tensors
 from ssmbio.kernels.fft_convolution import transforms
 
 
@@ -30,6 +30,7 @@ def fft_convolution(u: Tensor, kernel: Tensor, D: Tensor | None = None) -> Tenso
 
     Raises:
         ValueError, TypeError: an argument of wrong shape or dtype, which the message names.
+        NotImplementedError: an input carries a forward-mode derivative.
     """
     check_tensors({"u": u, "kernel": kernel}, D=D)
     check_rows("u", u)
@@ -37,6 +38,7 @@ def fft_convolution(u: Tensor, kernel: Tensor, D: Tensor | None = None) -> Tenso
     if kernel.dim() != 2 or kernel.shape[0] != u.shape[2] or kernel.shape[1] < 1:
         raise ValueError(f"kernel must be (D, K) = ({u.shape[2]}, K); got {tuple(kernel.shape)}")
     check_shape("D", D, "D,", (u.shape[2],))
+    check_reverse_mode("fft_convolution", u, kernel, D)
     return _forward_op(u, kernel, D)
 
 

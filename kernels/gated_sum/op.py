@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ssmbio.kernels.checks import check_floats, check_shape
+from ssmbio.kernels.checks import check_floats, check_reverse_mode, check_shape
 from ssmbio.kernels.dispatch import implementation
 
 
@@ -28,10 +28,12 @@ def gated_sum(a: Tensor, b: Tensor, z: Tensor, backend: str = "auto") -> Tensor:
     Raises:
         ValueError, TypeError: an argument of wrong shape or dtype, which the message names.
         RuntimeError: backend="triton" where Triton cannot run.
+        NotImplementedError: an input carries a forward-mode derivative.
     """
     check_floats(a, a=a, b=b, z=z)
     for name, tensor in (("b", b), ("z", z)):
         check_shape(name, tensor, "as a", a.shape)
+    check_reverse_mode("gated_sum", a, b, z)
     return _forward_op(a, b, z, backend)[0]
 
 

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ssmbio.kernels import dispatch
+from ssmbio.kernels.checks import check_reverse_mode
 from ssmbio.kernels.lti_scan.checks import check_arguments
 from ssmbio.kernels.lti_scan.reference import lti_scan_reference
 from ssmbio.kernels.packing import check_offsets
@@ -74,6 +75,7 @@ def lti_scan(
     Raises:
         ValueError, TypeError: an argument of wrong shape or dtype, which the message names; cu_seqlens beside "fft".
         RuntimeError: backend="triton" where Triton cannot run.
+        NotImplementedError: an input carries a forward-mode derivative.
     """
     check_arguments(u, log_a, b, c, D, initial_state, cu_seqlens)
     if backend not in _BACKENDS:
@@ -88,6 +90,7 @@ def lti_scan(
         check_offsets(cu_seqlens, u.shape[1])
         y, final_state = lti_scan_reference(u, log_a, b, c, D, initial_state, cu_seqlens, reverse)
     else:
+        check_reverse_mode("lti_scan", u, log_a, b, c, D, initial_state)
         y, final_state, _ = _forward_op(u, log_a, b, c, D, initial_state, cu_seqlens, reverse, backend)
     return (y, final_state) if return_final_state else y
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ssmbio.kernels.checks import check_floats, check_shape
+from ssmbio.kernels.checks import check_floats, check_reverse_mode, check_shape
 from ssmbio.kernels.dispatch import implementation
 
 
@@ -40,8 +40,10 @@ def row_norm(
     Raises:
         ValueError, TypeError: an argument of wrong shape or dtype, which the message names.
         RuntimeError: backend="triton" where Triton cannot run.
+        NotImplementedError: an input carries a forward-mode derivative.
     """
     _check(x, weight, bias)
+    check_reverse_mode("row_norm", x, weight, bias)
     return _forward_op(x, weight, bias, eps, centred, dtype or x.dtype, backend)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from ssmbio.kernels.checks import check_reverse_mode
 from ssmbio.kernels.dispatch import implementation
 from ssmbio.kernels.packing import check_offsets
 from ssmbio.kernels.selective_scan.checks import check_arguments
@@ -69,6 +70,7 @@ def selective_scan(
     Raises:
         ValueError, TypeError: an argument of wrong shape or dtype, which the message names.
         RuntimeError: backend="triton" where Triton cannot run.
+        NotImplementedError: an input carries a forward-mode derivative.
     """
     check_arguments(u, delta, A, B, C, D, z, delta_bias, initial_state, cu_seqlens)
     state_dtype = torch.float64 if u.dtype == torch.float64 else torch.float32
@@ -84,6 +86,7 @@ def selective_scan(
     else:
         B = B.unsqueeze(2) if B.dim() == 3 else B
         C = C.unsqueeze(2) if C.dim() == 3 else C
+        check_reverse_mode("selective_scan", u, delta, A, B, C, D, z, delta_bias, initial_state)
         keep = gradient_wanted(u, delta, A, B, C, D, z, delta_bias, initial_state)
         y, final_state, _ = _forward_op(
             u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, cu_seqlens, reverse, backend, keep

@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ssmbio.kernels.checks import check_floats, check_shape
+from ssmbio.kernels.checks import check_floats, check_reverse_mode, check_shape
 from ssmbio.kernels.dispatch import implementation
 
 _INPUTS = "Tensor log_decay, Tensor frequency, Tensor B, Tensor log_dt, float rate, str backend"
@@ -46,6 +46,7 @@ def zero_order_hold(
     Raises:
         ValueError, TypeError: an argument of wrong shape or dtype, which the message names.
         RuntimeError: backend="triton" where Triton cannot run.
+        NotImplementedError: an input carries a forward-mode derivative.
     """
     check_floats(log_decay, log_decay=log_decay, frequency=frequency, B=B, log_dt=log_dt)
     for name, tensor in (("log_decay", log_decay), ("frequency", frequency), ("B", B), ("log_dt", log_dt)):
@@ -58,6 +59,7 @@ def zero_order_hold(
         raise ValueError(f"log_decay must be (C, N), C 1 or D = {channels}; got {tuple(log_decay.shape)}")
     check_shape("frequency", frequency, "C, N", log_decay.shape)
     check_shape("B", B, "C, N, 2", (*log_decay.shape, 2))
+    check_reverse_mode("zero_order_hold", log_decay, frequency, B, log_dt)
     return _forward_op(log_decay, frequency, B, log_dt, float(rate), backend)
 
 
