@@ -25,7 +25,16 @@ from torch import Tensor
 from ssmbio.kernels.selective_scan.triton_backward_kernel import selective_scan_bwd_kernel
 from ssmbio.kernels.selective_scan.triton_backward_states import selective_scan_bwd_state_kernel
 from ssmbio.kernels.selective_scan.triton_carry import carry_over_chunks
-from ssmbio.kernels.selective_scan.triton_plan import QUARTERS, STEPS, UNIT, plan_rows, plan_sums, sequence_marks
+from ssmbio.kernels.selective_scan.triton_plan import (
+    QUARTERS,
+    ROUNDS,
+    STEPS,
+    UNIT,
+    held_at_once,
+    plan_rows,
+    plan_sums,
+    sequence_marks,
+)
 from ssmbio.kernels.selective_scan.triton_staging import stage_rows
 from ssmbio.kernels.selective_scan.triton_sums import sum_chunks, sum_partials
 
@@ -97,18 +106,20 @@ def backward(
     d_initial = None if initial_state is None else torch.empty_like(initial_state)
     kept = (2 * UNIT + UNIT // 2 * plan.padded_states) * plan.lanes
     parts = 2 * UNIT * plan.padded_states * (plan.lanes // 32)
-    scratch = A.new_empty(plan.programs, kept + parts)
-    selective_scan_bwd_kernel[(plan.programs,)](
-        dy, u, delta, A, staged, D, z, delta_bias, initial_state, d_final_state,
-        checkpoints, carry, first, last, scratch,
-        du, ddelta, dz, partial_A, *partials, partial_D, partial_bias, d_initial,
-        batch, length, plan.padded_length, plan.chunks,
-        *batch_strides, u.stride(0), *row_strides, u.stride(1),
-        HAS_CARRY=carry is not None, HAS_D=D is not None, HAS_STATE=initial_state is not None,
-        MASK_D=plan.ragged_channels, LANES=plan.lanes, UNIT=UNIT, QUARTERS=QUARTERS, TERMS=terms,
-        num_warps=plan.warps, num_stages=1,
-        **flags,
-    )  # fmt: skip
+    at_once = min(plan.programs, ROUNDS * held_at_once(u.device))
+    scratch = A.new_empty(at_once, kept + parts)
+    for first_program in range(0, plan.programs, at_once):
+        selective_scan_bwd_kernel[(min(at_once, plan.programs - first_program),)](
+            dy, u, delta, A, staged, D, z, delta_bias, initial_state, d_final_state,
+            checkpoints, carry, first, last, scratch,
+            du, ddelta, dz, partial_A, *partials, partial_D, partial_bias, d_initial,
+            first_program, batch, length, plan.padded_length, plan.chunks,
+            *batch_strides, u.stride(0), *row_strides, u.stride(1),
+            HAS_CARRY=carry is not None, HAS_D=D is not None, HAS_STATE=initial_state is not None,
+            MASK_D=plan.ragged_channels, LANES=plan.lanes, UNIT=UNIT, QUARTERS=QUARTERS, TERMS=terms,
+            num_warps=plan.warps, num_stages=1,
+            **flags,
+        )  # fmt: skip
     dB, dC = sum_partials(partials, B, C, plan, reverse)
     dA, dD, dbias = sum_chunks(partial_A, partial_D, partial_bias, plan)
     return du, ddelta, dA, dB, dC, dD, dz, dbias, d_initial

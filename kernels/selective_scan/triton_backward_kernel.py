@@ -52,7 +52,7 @@ def selective_scan_bwd_kernel(
     dy, u, delta, A, BC, D, z, bias, initial, d_final,
     checkpoints, carry, first, last, scratch,
     du, ddelta, dz, partial_A, partial_B, partial_C, partial_D, partial_bias, d_initial,
-    batches, length, padded_length, chunks,
+    first_program, batches, length, padded_length, chunks,
     stride_yb, stride_db, stride_zb, stride_ub,
     stride_yl: tl.constexpr, stride_dl: tl.constexpr, stride_zl: tl.constexpr, stride_ul: tl.constexpr,
     CHANNELS: tl.constexpr, GROUPS: tl.constexpr, N: tl.constexpr,
@@ -62,7 +62,9 @@ def selective_scan_bwd_kernel(
     NV: tl.constexpr, LANES: tl.constexpr, UNIT: tl.constexpr, STEPS: tl.constexpr,
     QUARTERS: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    batch, c, group, block, channel, end = program_place(chunks, CHANNELS, GROUPS, LANES)
+    batch, c, group, block, channel, end = program_place(
+        first_program + tl.program_id(0), chunks, CHANNELS, GROUPS, LANES
+    )
     KD: tl.constexpr = 1
     NP: tl.constexpr = 4 * NV
     SIGN: tl.constexpr = -1 if REVERSE else 1
@@ -189,18 +191,17 @@ def selective_scan_bwd_kernel(
             for pair in tl.static_range(STEPS // 2 - 1, -1, -1):
                 Bs, Cs = load_staged_rows(BC_row + pair * (4 * NP), NV, 2)
                 # The states of the pair again, so that a h and p meet at each position.
-                faded = ()
-                before = (entering[pair],)
-                for j in tl.static_range(2):
-                    if PACKED:
-                        mark = tl.load(first + s0 + 2 * pair + j)
-                        h = state_at_start(before[j], mark, initial, channel, end, CHANNELS, N, HAS_STATE, LANES, NV,
-                                           KD)  # fmt: skip
-                        before = before[:j] + (h,)
-                    faded = faded + (decays(sizes[2 * pair + j], rates, EXACT),)
-                    if j == 0:
-                        h = decayed(faded[0], before[0], EXACT) + over_states(sizes[2 * pair] * xs[2 * pair]) * Bs[0]
-                        before = before + (h,)
+                early = entering[pair]
+                fade = decays(sizes[2 * pair], rates, EXACT)
+                if PACKED:
+                    mark = tl.load(first + s0 + 2 * pair)
+                    early = state_at_start(early, mark, initial, channel, end, CHANNELS, N, HAS_STATE, LANES, NV, KD)
+                late = decayed(fade, early, EXACT) + over_states(sizes[2 * pair] * xs[2 * pair]) * Bs[0]
+                if PACKED:
+                    mark = tl.load(first + s0 + 2 * pair + 1)
+                    late = state_at_start(late, mark, initial, channel, end, CHANNELS, N, HAS_STATE, LANES, NV, KD)
+                before = (early, late)
+                faded = (fade, decays(sizes[2 * pair + 1], rates, EXACT))
                 for j in tl.static_range(1, -1, -1):
                     live = s0 + 2 * pair + j < length
                     mask = (row < end) & live

@@ -33,7 +33,8 @@ def selective_scan_bwd_state_kernel(
     NV: tl.constexpr, LANES: tl.constexpr, KD: tl.constexpr, UNIT: tl.constexpr, STEPS: tl.constexpr,
     QUARTERS: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    batch, quarter, group, _block, channel, end = program_place(quarters, CHANNELS, GROUPS, LANES * KD)
+    pid = tl.program_id(0)
+    batch, quarter, group, _block, channel, end = program_place(pid, quarters, CHANNELS, GROUPS, LANES * KD)
     NP: tl.constexpr = 4 * NV
     SIGN: tl.constexpr = -1 if REVERSE else 1
     MASKED: tl.constexpr = MASK_D or MASK_L

@@ -113,7 +113,8 @@ def selective_scan_fwd_state_kernel(
     NV: tl.constexpr, LANES: tl.constexpr, KD: tl.constexpr, UNIT: tl.constexpr, STEPS: tl.constexpr,
     EXACT: tl.constexpr,
 ):  # fmt: skip
-    batch, c, group, _block, channel, end = program_place(chunks, CHANNELS, GROUPS, LANES * KD)
+    pid = tl.program_id(0)
+    batch, c, group, _block, channel, end = program_place(pid, chunks, CHANNELS, GROUPS, LANES * KD)
     NP: tl.constexpr = 4 * NV
     SIGN: tl.constexpr = -1 if REVERSE else 1
     MASKED: tl.constexpr = MASK_D or MASK_L
@@ -172,7 +173,8 @@ def selective_scan_fwd_kernel(
     NV: tl.constexpr, LANES: tl.constexpr, KD: tl.constexpr, UNIT: tl.constexpr, STEPS: tl.constexpr,
     EXACT: tl.constexpr,
 ):  # fmt: skip
-    batch, c, group, _block, channel, end = program_place(chunks, CHANNELS, GROUPS, LANES * KD)
+    pid = tl.program_id(0)
+    batch, c, group, _block, channel, end = program_place(pid, chunks, CHANNELS, GROUPS, LANES * KD)
     NP: tl.constexpr = 4 * NV
     SIGN: tl.constexpr = -1 if REVERSE else 1
     MASKED: tl.constexpr = MASK_D or MASK_L

@@ -19,6 +19,7 @@ from torch import Tensor
 
 UNIT = 32  # positions between two checkpoints of the state
 QUARTERS = 4  # parts of a chunk of the backward kernel, in the pass that finds what enters it
+ROUNDS = 8  # of programs in one launch of the kernel with sums over channels: each has scratch memory of its own
 STEPS = 4  # positions that one pass of the inner loop unrolls; `store_over_channels` counts on 4
 
 
@@ -95,12 +96,17 @@ def plan_sums(batch: int, length: int, channels: int, states: int, groups: int, 
     batch and channels alone make more.
     """
     plan = Plan(batch, length, channels, states, groups, 1, lanes_of(states, 2), 1, 2)
-    held = 4 * multiprocessors(device)
+    held = held_at_once(device)
     rounds = triton.cdiv(plan.programs, held)
     if plan.programs > 0.9 * rounds * held:
         return plan
     splits = max(1, held * (1 if 2 * plan.programs < held else 2) // plan.programs)
     return replace(plan, chunks=min(splits, triton.cdiv(length, UNIT)))
+
+
+def held_at_once(device: torch.device) -> int:
+    """Programs of `plan_sums` that run at the same time."""
+    return 4 * multiprocessors(device)
 
 
 def multiprocessors(device: torch.device) -> int:

@@ -12,14 +12,13 @@ from ssmbio.kernels.selective_scan.triton_exponentials import LOG2E, NUDGE, exp_
 
 
 @triton.jit
-def program_place(chunks, CHANNELS: tl.constexpr, GROUPS: tl.constexpr, BLOCK: tl.constexpr):
-    """(batch, chunk, group, block of channels, its first channel, end of the group's channels).
+def program_place(pid, chunks, CHANNELS: tl.constexpr, GROUPS: tl.constexpr, BLOCK: tl.constexpr):
+    """(batch, chunk, group, block of channels, its first channel, end of the group's channels) of a program.
 
     Programs of one chunk lie side by side, for they share its rows of B and C.
     """
     WIDTH: tl.constexpr = CHANNELS // GROUPS
     BLOCKS: tl.constexpr = (WIDTH + BLOCK - 1) // BLOCK
-    pid = tl.program_id(0)
     block = pid % (BLOCKS * GROUPS)
     rest = pid // (BLOCKS * GROUPS)
     group = block // BLOCKS

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 
@@ -9,6 +12,9 @@ pytest.importorskip("triton", reason="Triton exists for Linux only")
 
 from op_cases import DEVICE, ScanCase, Tensors, run
 from torch import Tensor
+
+from ssmbio.kernels.selective_scan import triton_backward
+from ssmbio.kernels.selective_scan.triton_backward_kernel import selective_scan_bwd_kernel
 
 CASE = ScanCase(70, batch=1, channels=70, states=5, initial=False, dtype=torch.bfloat16)  # two programs of channels
 
@@ -47,3 +53,27 @@ def test_what_is_not_finite_is_seen_in_its_row_and_nowhere_else(bad: float) -> N
     expected = torch.ones(CASE.length, dtype=torch.bool, device=DEVICE)
     expected[40] = False
     assert torch.equal(rows, expected)
+
+
+def test_launches_that_share_scratch_memory_give_the_bits_of_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensors = replace(CASE, batch=2).inputs()
+    whole = run(CASE, tensors, "triton")
+    monkeypatch.setattr(triton_backward, "ROUNDS", 1)
+    monkeypatch.setattr(triton_backward, "held_at_once", lambda device: 3)  # of four programs at least
+    monkeypatch.setattr(triton_backward, "selective_scan_bwd_kernel", launches := Counted(selective_scan_bwd_kernel))
+    parts = run(CASE, tensors, "triton")
+    assert launches.count > 1
+    for name, value in whole.items():
+        assert torch.equal(value, parts[name]), name
+
+
+class Counted:
+    """A kernel, with the number of its launches."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.kernel, self.count = kernel, 0
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Any:
+        assert grid[0] <= 3
+        self.count += 1
+        return self.kernel[grid]
