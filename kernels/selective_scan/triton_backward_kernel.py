@@ -47,7 +47,7 @@ def step_sizes(raws, shift, s0, length, STEPS: tl.constexpr, SOFTPLUS: tl.conste
     return dts
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first_program", "batches", "chunks"])
 def selective_scan_bwd_kernel(
     dy, u, delta, A, BC, D, z, bias, initial, d_final,
     checkpoints, carry, first, last, scratch,

@@ -21,7 +21,7 @@ from ssmbio.kernels.selective_scan.triton_tiles import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["quarters"])
 def selective_scan_bwd_state_kernel(
     dy, delta, A, BC, z, bias, d_final, last, carry, sums,
     length, padded_length, quarters,

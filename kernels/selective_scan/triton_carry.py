@@ -91,7 +91,7 @@ def entering_segment(h, alone, rates, local, total, SEGMENTS: tl.constexpr, BLOC
     return h
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["chunks"])
 def selective_scan_carry_kernel(
     A, carry, sums, entering, alone,
     chunks,

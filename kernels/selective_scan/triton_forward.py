@@ -101,7 +101,7 @@ def forward(
     return y, final_state
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["chunk", "chunks"])
 def selective_scan_fwd_state_kernel(
     u, delta, A, BC, bias, initial, first, carry, sums,
     length, padded_length, chunk, chunks,
@@ -159,7 +159,7 @@ def selective_scan_fwd_state_kernel(
     tl.store(sums + place + row, total, mask=row < end)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["chunk", "chunks"])
 def selective_scan_fwd_kernel(
     u, delta, A, BC, D, z, bias, initial, carry, first, last,
     y, final, checkpoints,
