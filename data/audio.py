@@ -10,12 +10,12 @@ import numpy as np
 import torch
 
 from ssmbio.data.audio_augment import ClipAugmentation
-from ssmbio.data.audio_checks import check_clips, check_rate, is_whole, sample_rate_of
+from ssmbio.data.audio_checks import check_clips, check_rate, sample_rate_of
 from ssmbio.data.audio_clips import AudioCollate, AudioPieces, AugmentedPieces, ClipReader
 from ssmbio.data.audio_codes import Encoding
 from ssmbio.data.audio_set import AudioSet
 from ssmbio.data.audio_streams import CarriedPieces, LaneSampler
-from ssmbio.data.labelled import check_settings
+from ssmbio.data.labelled import check_seed, check_settings, is_whole
 from ssmbio.data.loaders import SplitLoaders
 from ssmbio.data.records import Source
 from ssmbio.data.sampler import EpochSampler
@@ -82,6 +82,7 @@ class AudioData(SplitLoaders):
             ),
             ("num_workers", num_workers, is_whole(num_workers, 0), "0 or more"),
         )
+        check_seed("seed (or data.seed)", seed)
         check_clips(length, pad_to, keep_mib)
         if carry and length % pad_to:
             raise UserError(

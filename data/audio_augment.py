@@ -60,7 +60,8 @@ class ClipAugmentation:
         if self.speed:
             samples = _run_at(samples, rng.uniform(1 - self.speed, 1 + self.speed))
         if self.shift:
-            samples = _shifted(samples, int(rng.integers(-self.shift, self.shift + 1)))
+            reach = min(self.shift, len(samples) - 1)  # something of a short clip is left, too
+            samples = _shifted(samples, int(rng.integers(-reach, reach + 1)))
         if self.gain:
             samples = samples * np.float32(10 ** (rng.uniform(-self.gain, self.gain) / 20))
         if self.noise is not None:

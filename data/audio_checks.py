@@ -6,16 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 from ssmbio.data.audio_set import AudioSet
-from ssmbio.data.labelled import check_settings
+from ssmbio.data.labelled import check_settings, is_whole
 from ssmbio.data.loaders import SplitLoaders
 from ssmbio.errors import UserError
 
 SHORTEST = 16
 """Samples that `length` must have at least."""
-
-
-def is_whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def check_clips(length: int, pad_to: int, keep_mib: int) -> None:

@@ -51,7 +51,7 @@ def check_audio(path: str | Path, info: AudioInfo, sample_rate: int, resample: b
         raise UserError(
             f"{rates}, and the ratio {ratio} is too fine for a filter",
             where=path,
-            mend="set data.sample_rate to one that has more divisors in common with the file's",
+            mend=f"save it at {sample_rate:,} Hz, or at a rate that has more divisors in common with that",
         )
 
 

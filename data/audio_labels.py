@@ -9,7 +9,7 @@ from ssmbio.data.audio_augment import ClipAugmentation
 from ssmbio.data.audio_checks import check_clips, check_rate, sample_rate_of
 from ssmbio.data.audio_clips import AudioCollate, ClipReader, LabelledClips
 from ssmbio.data.audio_set import AudioSet
-from ssmbio.data.labelled import LabelledData
+from ssmbio.data.labelled import LabelledData, check_settings
 from ssmbio.data.labels import Codes
 from ssmbio.data.records import LabelledSet, Source
 from ssmbio.errors import UserError
@@ -72,6 +72,7 @@ class AudioClassData(LabelledData):
         check_clips(length, pad_to, keep_mib)
         self.length, self.keep_mib = length, keep_mib
         self.augment = ClipAugmentation(shift, gain, noise, seed=seed, speed=speed)  # raises for what it cannot do
+        check_settings(("shift", shift, shift < length, f"less than data.length = {length}, or clips may be silence"))
         self.collate = AudioCollate(None, pad_to)
 
     def make_dataset(self, records: AudioSet, codes: Codes) -> LabelledClips:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ssmbio.data.augment import Augmentation
 from ssmbio.data.batches import Collate, SequenceDataset
-from ssmbio.data.labelled import LabelledData, check_settings
+from ssmbio.data.labelled import LabelledData, check_settings, is_whole
 from ssmbio.data.labels import Codes
 from ssmbio.data.pixels import PixelData as PixelData
 from ssmbio.data.records import RecordSet, Source
@@ -66,7 +66,7 @@ class ClassificationData(LabelledData):
             problem=problem,
             shuffle_labels=shuffle_labels,
         )
-        check_settings(("max_length", max_length, max_length >= 1, "1 or more"))
+        check_settings(("max_length", max_length, is_whole(max_length, 1), "1 or more"))
         self.tokenizer = tokenizer
         self.max_length, self.truncate = max_length, truncate
         self.augment = Augmentation(reverse_complement, shift, mutation, seed)  # raises for what it cannot do

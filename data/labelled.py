@@ -62,11 +62,24 @@ class LabelledData(SplitLoaders, ABC):
     ) -> None:
         super().__init__()
         check_settings(
-            ("batch_size", batch_size, batch_size >= 1, "1 or more"),
-            ("val_fraction", val_fraction, 0 < val_fraction < 1, "a fraction between 0 and 1"),
+            ("batch_size", batch_size, is_whole(batch_size, 1), "1 or more"),
+            (
+                "eval_batch_size",
+                eval_batch_size,
+                eval_batch_size is None or is_whole(eval_batch_size, 1),
+                "1 or more, or to null for that of training",
+            ),
+            (
+                "val_fraction",
+                val_fraction,
+                isinstance(val_fraction, (int, float)) and 0 < val_fraction < 1,
+                "a fraction between 0 and 1",
+            ),
         )
+        check_seed("seed (or data.seed)", seed)
         self.source = source
-        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size or batch_size
+        self.batch_size = batch_size
+        self.eval_batch_size = batch_size if eval_batch_size is None else eval_batch_size
         self.val_fraction = val_fraction
         self.balance_classes, self.group_lengths = class_weights, group_lengths
         self.num_workers = num_workers
@@ -100,8 +113,8 @@ class LabelledData(SplitLoaders, ABC):
         """Read the data once. `stage="test"` with labels given reads no more than the test split.
 
         Raises:
-            UserError: no training data, an empty split, one class only, a label that train lacks, a record that is too
-                long, or whatever the source finds.
+            UserError: no training data, an empty split, one class only, a label that train lacks, a validation split
+                that takes all of train, a record that is too long, or whatever the source finds.
         """
         if self.train is not None or self.test is not None:
             return
@@ -132,6 +145,11 @@ class LabelledData(SplitLoaders, ABC):
             if len(train) < 2:
                 raise UserError("train has one record, so no validation split can be drawn", mend="set data.val=<file>")
             kept, drawn = stratified(codes, self.val_fraction, self.seed)
+            if not len(kept):
+                raise UserError(
+                    f"val_fraction {self.val_fraction} of {len(train)} records leaves none to train on",
+                    mend="set data.val_fraction lower, or data.val=<file>",
+                )
             train, val = train.subset(kept), train.subset(drawn)
             codes, val_codes = codes[kept], codes[drawn]
         if self.balance_classes:
@@ -153,6 +171,16 @@ class LabelledData(SplitLoaders, ABC):
         """Records in each split that there is."""
         splits = {"train": self.train, "val": self.val, "test": self.test}
         return {split: len(dataset) for split, dataset in splits.items() if dataset is not None}
+
+
+def is_whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def check_seed(setting: str, seed: object) -> None:
+    """Raises UserError for what numpy would not take as a seed, and for None, with which no two runs are alike."""
+    if not is_whole(seed, 0):
+        raise UserError(f"{setting} is {seed}", mend="set it to a whole number, 0 or more")
 
 
 def check_settings(*settings: tuple[str, object, bool, str]) -> None:

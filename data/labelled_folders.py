@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from ssmbio.data.labelled import check_seed
 from ssmbio.data.nearest import instead_of
 from ssmbio.data.records import SPLITS
 from ssmbio.errors import UserError
@@ -51,7 +52,11 @@ def divided_at_random(
     Args:
         labels: (n,), what rows are told apart by.
         fractions: for val and test; the rest is train.
+
+    Raises:
+        UserError: a seed that is none.
     """
+    check_seed("data.split_seed", seed)
     names = np.array(["" if label is None else str(label) for label in labels])
     order = np.random.default_rng(seed).permutation(len(names))
     parts: dict[str, list[npt.NDArray[np.int64]]] = {split: [] for split in SPLITS}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from math import isfinite
 
 import numpy as np
 import numpy.typing as npt
@@ -18,12 +19,16 @@ Codes = npt.NDArray[np.generic]
 
 
 def vocabulary(labels: Iterable[Label]) -> list[str]:
-    """The distinct labels, sorted: by their value if all are numbers, else by their letters."""
+    """The distinct labels, sorted: by their value if all are finite numbers, else by their letters."""
     found = {name for label in labels for name in _names(label)}
     try:
-        return sorted(found, key=lambda name: (float(name), name))
+        values = {name: float(name) for name in found}
     except ValueError:
         return sorted(found)
+    # nan is neither less nor more than any number, so sorting by it would give a chance order.
+    if not all(map(isfinite, values.values())):
+        return sorted(found)
+    return sorted(found, key=lambda name: (values[name], name))
 
 
 def problem_of(labels: Iterable[Label]) -> str:

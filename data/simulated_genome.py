@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from ssmbio.data.cache import cache_folder
+from ssmbio.data.labelled import check_seed
 from ssmbio.data.records import RecordSet
 from ssmbio.data.simulate import UPSTREAM, VERSION, SimulatedGenome, simulate_genome
 from ssmbio.data.sources import IntervalSource
@@ -49,6 +50,7 @@ class SimulatedGenomeSource:
                 f"contigs {contigs}, genes_per_contig {genes_per_contig}, conservation {conservation}",
                 mend="give at least 4 contigs, at least 20 genes, and a conservation from 0 to 1",
             )
+        check_seed("data.genome_seed", seed)
         self.parameters = {
             "contigs": contigs,
             "genes_per_contig": genes_per_contig,

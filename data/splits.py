@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 
 from ssmbio.data.intervals import IntervalRecords
+from ssmbio.data.labelled import check_seed
 from ssmbio.data.nearest import instead_of
 from ssmbio.data.records import SPLITS, RecordSet, RecordSubset
 from ssmbio.errors import UserError
@@ -27,7 +28,8 @@ def split_intervals(
         contigs: the names that the genome has.
 
     Raises:
-        UserError: an unknown split or contig, a contig in two splits, fractions beyond 1, a split that stays empty.
+        UserError: an unknown split or contig, a contig in two splits, fractions beyond 1, a split that stays empty,
+            a seed that is none.
     """
     for split in parts:
         if split not in SPLITS:
@@ -71,6 +73,7 @@ def _by_contig(records: IntervalRecords, parts: dict[str, list[str]], contigs: S
 def _by_fraction(count: int, fractions: dict[str, float], seed: int) -> dict[str, np.ndarray]:
     if min(fractions.values()) <= 0 or sum(fractions.values()) > 1 + 1e-9:
         raise UserError(f"fractions {dict(fractions)}", mend="give each more than 0, and 1 or less in all")
+    check_seed("data.split_seed", seed)
     order = np.random.default_rng(seed).permutation(count)
     chosen: dict[str, np.ndarray] = {}
     taken = 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -57,7 +58,7 @@ def file_faults(path: str | Path) -> Iterator[None]:
         raise UserError(f"it cannot be read ({error.strerror or error})", where=path) from None
 
 
-def open_bytes(path: str | Path, *, text: bool = True) -> BinaryIO:
+def open_bytes(path: str | Path, *, text: bool = True) -> io.BufferedReader:
     """Open `path` for reading, decompressed if it is gzip.
 
     Args:
@@ -104,8 +105,10 @@ def _refuse_other_files(path: str | Path, head: bytes, text: bool) -> None:
 
 
 def read_blocks(path: str | Path) -> Iterator[bytes]:
-    """The file's bytes, decompressed, in blocks of at most `BLOCK`; no block is empty."""
+    """The file's bytes, decompressed and without a byte order mark, in blocks of at most `BLOCK`; none is empty."""
     with open_bytes(path) as stream, file_faults(path):
+        if stream.peek(len(BOM_UTF8)).startswith(BOM_UTF8):
+            stream.read(len(BOM_UTF8))
         while block := stream.read(BLOCK):
             yield block
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Literal
 
 import torch
@@ -11,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics import Metric
 from torchmetrics.functional.classification import (
+    binary_auroc,
+    binary_average_precision,
+    binary_f1_score,
     multiclass_auroc,
     multiclass_average_precision,
     multiclass_f1_score,
     multiclass_matthews_corrcoef,
-    multilabel_auroc,
-    multilabel_average_precision,
-    multilabel_f1_score,
 )
 
 
@@ -132,20 +133,22 @@ def classification_metrics(logits: Tensor, labels: Tensor, problem: str) -> dict
 
 def _multilabel(logits: Tensor, labels: Tensor) -> dict[str, float]:
     labels = labels.long()
-    n_labels, predicted, scores = logits.shape[1], (logits > 0).long(), probabilities(logits, "multilabel")
+    predicted, scores = (logits > 0).long(), probabilities(logits, "multilabel")
     if not len(labels):
         return dict.fromkeys(("accuracy", "mcc", "auroc", "auprc", "f1"), math.nan)
     ranked = all(_varied(column) for column in labels.T)
-    per_label = [
-        float(multiclass_matthews_corrcoef(p, t, 2)) if _varied(t) else math.nan
-        for p, t in zip(predicted.T, labels.T, strict=True)
-    ]
+
+    def mean(measure: Callable[[Tensor, Tensor], Tensor], given: Tensor) -> float:
+        # Not torchmetrics' functions for several labels, which refuse one label alone.
+        values = [float(measure(column, truth)) for column, truth in zip(given.T, labels.T, strict=True)]
+        return sum(values) / len(values)
+
     return {
         "accuracy": float((predicted == labels).float().mean()),
-        "mcc": sum(per_label) / n_labels,
-        "auroc": float(multilabel_auroc(scores, labels, n_labels)) if ranked else math.nan,
-        "auprc": float(multilabel_average_precision(scores, labels, n_labels)) if ranked else math.nan,
-        "f1": float(multilabel_f1_score(predicted, labels, n_labels)),
+        "mcc": mean(partial(multiclass_matthews_corrcoef, num_classes=2), predicted) if ranked else math.nan,
+        "auroc": mean(binary_auroc, scores) if ranked else math.nan,
+        "auprc": mean(binary_average_precision, scores) if ranked else math.nan,
+        "f1": mean(binary_f1_score, predicted),
     }
 
 

@@ -157,8 +157,14 @@ def test_what_must_be_set_is_missing_until_then(choice: str, missing: str | None
 def test_every_setting_reaches_the_source(files: Path) -> None:
     folder = build(
         [
-            *("+data=audio_folder", "data.root=x", "data.sample_rate=8000", "data.resample=false", "data.seed=11"),
-            *("data.split={test: 0.5}", "data.split_by=order"),
+            *(
+                "+data=audio_folder",
+                "data.root=x",
+                "data.sample_rate=8000",
+                "data.resample=false",
+                "data.split_seed=11",
+            ),
+            *("data.split={test: 0.5}", "data.split_by=order", "data.split_seed=11"),
         ]
     )
     found = folder.source

@@ -203,6 +203,8 @@ def test_a_test_set_of_another_kind_is_refused(root: Path) -> None:
         {"val_fraction": 1.0},
         {"val_fraction": None},
         {"num_workers": -1},
+        {"seed": -1},
+        {"seed": None},
         {"bits": 9},
         {"encoding": "mulaw"},
         {"rescale": "yes"},

@@ -39,6 +39,12 @@ def test_labelled_training_is_augmented_and_evaluation_is_not(root: Path) -> Non
     assert epoch_of(changed.train_dataloader(), 1) != one
 
 
+def test_a_shift_leaves_something_of_a_clip(root: Path) -> None:
+    labelled(root, length=32, shift=31)
+    with pytest.raises(UserError, match=r"shift 32; set data\.shift to less than data\.length = 32"):
+        labelled(root, length=32, shift=32)
+
+
 def test_clips_of_like_length_share_a_batch(root: Path) -> None:
     made = labelled(root, group_lengths=True, batch_size=2, length=2**20, val_fraction=0.2)
     spread = [max(batch["lengths"]) - min(batch["lengths"]) for batch in epoch_of(made.train_dataloader(), 0)]

@@ -54,6 +54,13 @@ def test_labels_are_sorted_and_numbers_by_value() -> None:
     assert vocabulary([("b", "a"), (), ("c",)]) == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("word", ["nan", "inf", "-Infinity", "1e999"])
+def test_words_that_python_reads_as_numbers_without_a_place_are_letters(word: str) -> None:
+    # Many labels, or the order by chance might be the right one.
+    labels = [word, *map(str, range(30))]
+    assert vocabulary(labels) == sorted(labels)
+
+
 @pytest.mark.parametrize(
     ("labels", "problem", "known", "expected"),
     [
@@ -132,8 +139,28 @@ def test_bad_data_is_one_line(given, message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def test_validation_must_leave_something_to_train_on() -> None:
+    for n, fraction in ((2, 0.8), (3, 0.9), (40, 0.99)):
+        with pytest.raises(UserError, match=f"^val_fraction {fraction} of {n} records leaves none .* data.val_frac"):
+            data(given={"train": (["a", "b"] * n)[:n]}, val_fraction=fraction)
+    assert data(given={"train": ["a", "b"] * 20}, val_fraction=0.97).sizes() == {"train": 1, "val": 39}
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, None, "abc", True])
+def test_seeds_that_are_none_are_one_line(seed) -> None:
+    with pytest.raises(UserError, match=r"^seed \(or data.seed\) is .*; set it to a whole number, 0 or more\.$"):
+        data(seed=seed)
+
+
 @pytest.mark.parametrize(
-    "settings", [{"batch_size": 0}, {"max_length": 0}, {"val_fraction": 1.0}, {"reverse_complement": 1.5}]
+    "settings",
+    [
+        *({"batch_size": value} for value in (0, 2.5, "many", None, True)),
+        *({"eval_batch_size": value} for value in (-1, 0, 2.5, "many", True)),
+        *({"max_length": value} for value in (0, 10.5, None)),
+        *({"val_fraction": value} for value in (1.0, "half", None)),
+        {"reverse_complement": 1.5},
+    ],
 )
 def test_bad_settings(settings) -> None:
     with pytest.raises(UserError, match=f"set data.{next(iter(settings))} to "):

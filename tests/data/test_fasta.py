@@ -40,6 +40,19 @@ def test_records(tmp_path: Path, name: str, end: str, last_end: bool) -> None:
     assert list(read_fasta(write(tmp_path / name, text.replace("\n", end)))) == ENTRIES
 
 
+@pytest.mark.parametrize("name", ["x.fa", "x.fa.gz"])
+@pytest.mark.parametrize("block", [1, 3, 100])
+def test_a_byte_order_mark_is_not_part_of_the_text(
+    tmp_path: Path, name: str, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_files, "BLOCK", block)
+    assert list(read_fasta(write(tmp_path / name, "\ufeff" + TEXT))) == ENTRIES
+    with pytest.raises(UserError, match=r"line 1: text before the first header"):
+        list(read_fasta(write(tmp_path / name, "\ufeff\ufeff" + TEXT)))
+    with pytest.raises(UserError, match=r"there are no records"):
+        list(read_fasta(write(tmp_path / name, "\ufeff")))
+
+
 @pytest.mark.parametrize("block", [1, 2, 3, 7, 16])
 def test_blocks_may_end_anywhere(tmp_path: Path, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(text_files, "BLOCK", block)

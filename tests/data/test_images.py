@@ -133,6 +133,8 @@ def test_folders_of_classes(tmp_path) -> None:
             assert Path(images.where(i)).is_file()
             seen.add(image.name)
     assert seen == set(painted)
+    with pytest.raises(UserError, match=r"^data.split_seed is -1; set it to a whole number, 0 or more\.$"):
+        ImageFolderSource(root=str(tmp_path), split={"val": 0.2, "test": 0.3}, seed=-1).splits()
     again = ImageFolderSource(root=str(tmp_path), split={"val": 0.2, "test": 0.3}).splits()
     assert [again["test"][i].name for i in range(6)] == [splits["test"][i].name for i in range(6)]
     assert set(ImageFolderSource(root=str(tmp_path), split={"test": 1.0}).splits()) == {"test"}

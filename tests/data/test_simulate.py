@@ -127,7 +127,7 @@ def test_interrupted_writing_leaves_nothing(monkeypatch: pytest.MonkeyPatch, tmp
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("wrong", [{"contigs": 3}, {"genes_per_contig": 5}, {"conservation": 1.5}])
+@pytest.mark.parametrize("wrong", [{"contigs": 3}, {"genes_per_contig": 5}, {"conservation": 1.5}, {"seed": -1}])
 def test_settings_out_of_range(wrong) -> None:
     with pytest.raises(UserError, match=next(iter(wrong))):
         SimulatedGenomeSource(**wrong)

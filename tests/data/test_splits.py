@@ -81,6 +81,13 @@ def test_faults(genome: Path, parts: Any, message: str) -> None:
         split(genome, parts)
 
 
+@pytest.mark.parametrize("seed", [-1, 1.5, None])
+def test_seeds_that_are_none(genome: Path, seed: Any) -> None:
+    with pytest.raises(UserError, match=r"^data.split_seed is .*; set it to a whole number, 0 or more\.$"):
+        split(genome, {"val": 0.1}, seed=seed)
+    assert split(genome, {"val": ["b"]}, seed=seed)  # contigs are not drawn
+
+
 def test_beds_a_split_and_a_split_are_too_much() -> None:
     with pytest.raises(UserError, match=r"set data.split=null, or give one BED"):
         IntervalSource(fasta="g.fa", intervals={"train": "x.bed"}, split={"val": 0.1})

@@ -68,6 +68,25 @@ def test_faults_come_at_once_or_at_their_record(tmp_path: Path) -> None:
         next(records)
 
 
+@pytest.mark.parametrize(
+    ("name", "setting", "inputs"),
+    [
+        *(("x.fa", setting, "FASTA files") for setting in ("fasta", "sequence_column", "name_column")),
+        *(("x.gb.gz", setting, "GenBank files") for setting in ("fasta", "sequence_column", "name_column")),
+        *(("x.bed", setting, "BED files") for setting in ("sequence_column", "name_column")),
+        ("x.csv", "fasta", "tables"),
+    ],
+)
+def test_settings_of_another_format_are_refused_before_the_reading(name: str, setting: str, inputs: str) -> None:
+    with pytest.raises(UserError, match=f"^{setting}=zz has no meaning for {inputs}; leave {setting} out.$"):
+        iter_records(name, **{"fasta": "g.fa" if name == "x.bed" else None, setting: "zz"})
+
+
+def test_the_window_that_a_model_brings_is_for_intervals_alone(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.fa", ">a\nACGT\n")
+    assert list(iter_records(path, length=2)) == [Record("a", b"ACGT")]
+
+
 @pytest.mark.parametrize("name", ["x.fa.gz", "x.csv"])
 def test_memory_does_not_grow_with_the_file(tmp_path: Path, name: str) -> None:
     # 64 MB of letters in records of 64 kB; what is held at once is some blocks of 4 MB.

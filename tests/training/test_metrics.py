@@ -57,6 +57,18 @@ def test_multilabel_measures_equal_scikit_learn():
     assert classification_metrics(logits, labels, "multilabel") == pytest.approx(expected, abs=1e-5)
 
 
+def test_one_label_alone_has_the_measures_of_a_binary_problem():
+    torch.manual_seed(3)
+    labels = torch.randint(2, (100, 1))
+    logits = torch.randn(100, 1) + labels
+    measures = classification_metrics(logits, labels.float(), "multilabel")
+    # The same probabilities, said with two logits.
+    two = classification_metrics(torch.cat([torch.zeros(100, 1), logits], 1), labels[:, 0], "binary")
+    assert measures == pytest.approx(two, abs=1e-5)
+    never = classification_metrics(logits, torch.zeros(100, 1), "multilabel")
+    assert [name for name, value in never.items() if math.isnan(value)] == ["mcc", "auroc", "auprc"]
+
+
 def test_undefined_measures_are_nan():
     one_class = classification_metrics(torch.randn(5, 2), torch.ones(5, dtype=torch.long), "binary")
     assert all(math.isnan(one_class[name]) for name in ("mcc", "auroc", "auprc"))
