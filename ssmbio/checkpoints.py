@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,11 @@ from ssmbio.pipelines.base import CHECKPOINT_KEY, Pipeline
 
 log = logging.getLogger(__name__)
 
+# What the reader of pickles raises for bytes that are none, among them text.
+_UNREADABLE = (
+    *(pickle.UnpicklingError, RuntimeError, EOFError, ValueError, struct.error),
+    *(LookupError, TypeError, AttributeError, ImportError, AssertionError),
+)
 CLASSIFIERS = tuple(task.task_name for task in (DnaClassify, PixelClassify, SequenceClassify, AudioClassify))
 
 
@@ -39,13 +45,13 @@ def read_checkpoint(path: str | Path, *tasks: str) -> dict[str, Any]:
         path = path / "checkpoints" / "best.ckpt"
         last = path.with_name("last.ckpt")
         if last.is_file() and not path.exists():
-            what = "there is none yet: it comes with the first validation"
+            what = "there is none: it comes with a validation"
             raise UserError(what, where=path, mend=f"give ckpt={last}")
     if not path.is_file():
         raise UserError("no such checkpoint", where=path, mend="give ckpt=<run folder>/checkpoints/best.ckpt")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, KeyError, ValueError) as error:
+    except _UNREADABLE as error:
         raise UserError(
             "not a checkpoint, or damaged", where=path, mend="give a .ckpt file that ssmbio.train wrote"
         ) from error
@@ -136,11 +142,14 @@ def check_inputs(pipeline: Pipeline, facts: Mapping[str, Any], path: str | Path,
         log.warning("%s: %s; the rate of a mixer's settings brings its steps along.", path, rates)
 
 
-def check_resume(pipeline: Pipeline, path: str | Path, settings: Mapping[str, int | bool]) -> None:
+def check_resume(pipeline: Pipeline, path: str | Path, settings: Mapping[str, int | bool]) -> tuple[int, int]:
     """Whether training can go on from a checkpoint.
 
     Args:
         settings: of the sampler, see `EpochSampler.settings`.
+
+    Returns:
+        Epochs and steps that lie behind it.
 
     Raises:
         UserError: other inputs, weights of another model, or taken within an epoch that could not go on under these
@@ -149,5 +158,7 @@ def check_resume(pipeline: Pipeline, path: str | Path, settings: Mapping[str, in
     saved = read_checkpoint(path, pipeline.task_name)
     check_inputs(pipeline, saved[CHECKPOINT_KEY]["facts"], path, same_rate=True)
     check_weights(pipeline, saved["state_dict"], path)
-    for state in saved["loops"]["fit_loop"]["state_dict"].get("combined_loader", []):
+    loop = saved["loops"]["fit_loop"]
+    for state in loop["state_dict"].get("combined_loader", []):
         check_state(state, settings)
+    return loop["epoch_progress"]["current"]["processed"], saved["global_step"]

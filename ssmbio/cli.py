@@ -11,13 +11,14 @@ import re
 import select
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import HydraException, InstantiationException
+from lightning.pytorch import seed_everything
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -31,6 +32,8 @@ _LESS_MEMORY = {
     "evaluate": "set data.eval_batch_size lower",
     "generate": "make fewer clips side by side with batch_size, or shorter ones",
 }
+# Commands that take data and model as a checkpoint has them.
+_FROM_CHECKPOINTS = ("predict", "generate", "audio_quality")
 # What a class raises for a value it cannot take; anything else while building is a fault of ours.
 _FAULTS_OF_A_VALUE = (UserError, ValueError, TypeError)
 # How Hydra begins what it says of a `_target_` that names no class.
@@ -158,8 +161,17 @@ def require_values(config: DictConfig) -> None:
 
 
 def listed(value: Any) -> tuple[str, ...]:
-    """A setting that may be one name or several."""
-    return (value,) if isinstance(value, str) else tuple(value or ())
+    """A setting that may be one name or several; a name may look like a number."""
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return tuple(str(part) for part in value if part is not None)
+    return () if value is None or value == "" else (str(value),)
+
+
+def seed_run(seed: object) -> None:
+    """Seed every random generator with the run's `seed`; UserError unless that can be one."""
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**32:
+        raise UserError(f"seed={seed} is no seed", mend="give a whole number from 0 to 4294967295")
+    seed_everything(seed, workers=True, verbose=False)
 
 
 def missing_keys(config: DictConfig) -> list[str]:
@@ -213,8 +225,11 @@ def explain_configuration_error(error: Exception, config_name: str, overrides: l
 def _unknown_key(key: str, config_name: str, overrides: list[str]) -> str:
     config = _compose_without(key, config_name, overrides)
     part = key.split(".")[0]
-    if config is not None and part != key and config.get(part) is None and part in ("data", "model"):
-        return f"{key} has no meaning yet; choose {part}=<group> too (--help lists them)."
+    if config is not None and part != key and part in ("data", "model"):
+        if config_name in _FROM_CHECKPOINTS:
+            return f"{key}: this command has no settings of {part}; the checkpoint brings them."
+        if config.get(part) is None:
+            return f"{key} has no meaning yet; choose {part}=<group> too (--help lists them)."
     close = nearest(key, _keys(config)) if config is not None else None
     hint = f"did you mean {close}?" if close else "`--cfg job` prints every key."
     return f"unknown key {key}; {hint}"

@@ -9,7 +9,6 @@ from typing import Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import instantiate
-from lightning.pytorch import seed_everything
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ssmbio import cli
@@ -26,6 +25,7 @@ from ssmbio.evaluation import run_test
 from ssmbio.kinds import EXAMPLES, kind_of_data, kind_of_facts
 from ssmbio.pipelines import AudioGenerate, Classify, Pipeline
 from ssmbio.resampled import resample
+from ssmbio.run_folder import refuse_run
 from ssmbio.training.progress import ProgressBar
 from ssmbio.training.results import print_metrics, write_metrics
 from ssmbio.training.setup import build_trainer
@@ -34,15 +34,17 @@ from ssmbio.training.setup import build_trainer
 def evaluate(config: DictConfig) -> dict[str, float]:
     """Test, write `metrics.json`, predictions and pictures into `run_dir`; returns the measures."""
     ckpts = () if OmegaConf.is_missing(config, "ckpt") else cli.listed(config.ckpt)
-    with cli.faults_of("seed"):
-        seed_everything(config.seed, workers=True, verbose=False)
+    cli.seed_run(config.seed)
+    run_dir = Path(str(config.run_dir))
+    refuse_run(run_dir, "choose another run_dir: what training measured stays as it is")
     trusted = cli.listed(config.trust)
     pipeline = load_ensemble(ckpts, *CLASSIFIERS, AudioGenerate.task_name, trusted=trusted)
     resample(pipeline, config.rate)
     datamodule = test_data(config, pipeline, trusted)
-    run_dir = Path(str(config.run_dir))
     with cli.faults_of("trainer"):
         trainer = build_trainer(config, [ProgressBar()], [])
+    if trainer.limit_test_batches == 0:
+        raise UserError("trainer.limit_test_batches=0 leaves nothing to test", mend="leave it out")
     metrics = run_test(trainer, pipeline, datamodule, None, run_dir)
     if trainer.is_global_zero:
         write_metrics(run_dir / "metrics.json", metrics)
@@ -120,7 +122,7 @@ def keep_only_test(data: DictConfig, facts: dict[str, Any], chosen: set[str], ow
         adapt_audio(data, facts["audio"], chosen)
     elif "image" in facts:
         adapt_images(data, ImageFacts.from_facts(facts), chosen)
-    elif "length" in keys and "data.length" not in chosen:
+    elif "length" in keys and ("data.length" not in chosen or data.get("length") is None):
         data.length = facts.get("length")
 
 

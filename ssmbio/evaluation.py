@@ -16,6 +16,7 @@ from ssmbio.prediction import write_named_predictions
 from ssmbio.training.metrics import probabilities
 from ssmbio.training.pictures import confusion_matrix, ranking_curves
 from ssmbio.training.results import write_predictions
+from ssmbio.training.setup import keyboard_may_stop
 
 
 def run_test(
@@ -32,7 +33,8 @@ def run_test(
     if ckpt is not None:
         # Not Lightning's `ckpt_path`: with a moving average it would put the last weights back in place of the mean.
         pipeline.load_state_dict(read_checkpoint(ckpt)["state_dict"])
-    measured = trainer.test(pipeline, datamodule=datamodule, verbose=False)[0]
+    with keyboard_may_stop(trainer):
+        measured = trainer.test(pipeline, datamodule=datamodule, verbose=False)[0]
     if trainer.is_global_zero:
         if isinstance(pipeline, AudioGenerate):
             assert isinstance(datamodule, AudioData)

@@ -22,6 +22,7 @@ from ssmbio.data.audio_set import AudioSet, Waveform
 from ssmbio.data.images import Image, iter_images
 from ssmbio.data.listops_source import SOURCE, ListopsTokenizer, iter_listops
 from ssmbio.data.streams import iter_records
+from ssmbio.data.text_files import bare_suffix
 from ssmbio.ensembles import load_classifiers
 from ssmbio.errors import UserError
 from ssmbio.files import whole_file
@@ -84,6 +85,8 @@ def read_inputs(pipeline: Classify, config: DictConfig) -> Iterator[Any]:
         column = SOURCE if config.sequence_column == "sequence" else config.sequence_column
         records = iter_listops(str(config.input), column, config.name_column)
     else:
+        if bare_suffix(str(config.input)) != ".bed":
+            _refuse(config, ("length",), "inputs without intervals")
         records = iter_records(
             str(config.input),
             fasta=config.fasta,
@@ -114,6 +117,8 @@ def _read_clips(pipeline: AudioClassify, path: Path) -> Iterator[Waveform]:
 
     All are looked through first, so that a fault outside of the middle is one too.
     """
+    if not path.exists():
+        raise UserError("there is no such file or folder", where=path, mend="check the path")
     files = audio_files(path) if path.is_dir() else [path]
     if not files:
         raise UserError("no audio files in it", where=path, mend="give a folder with wav, flac, ogg or mp3 files")

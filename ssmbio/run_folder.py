@@ -30,16 +30,25 @@ def claim_run_dir(config: DictConfig) -> Path:
         hydra = HydraConfig.get()
         if hydra.mode == RunMode.MULTIRUN:
             run_dir = run_dir / str(hydra.job.num)
-        if not config.ckpt and (run_dir / "config.yaml").exists():
-            raise UserError(
-                "it holds a run already",
-                where=run_dir,
-                mend="choose another run_dir, or add ckpt=last to go on with it",
-            )
+        if not goes_on(config.ckpt, run_dir):
+            refuse_run(run_dir, "choose another run_dir, or add ckpt=last to go on with it")
         os.environ[_SHARED] = str(run_dir)
     with open_dict(config):
         config.run_dir = str(run_dir)
     return run_dir
+
+
+def goes_on(ckpt: object, run_dir: Path) -> bool:
+    """Whether training from `ckpt` is the run of this folder that goes on."""
+    if ckpt in ("last", "best"):
+        return True
+    return bool(ckpt) and run_dir.resolve() in Path(str(ckpt)).resolve().parents
+
+
+def refuse_run(run_dir: Path, mend: str) -> None:
+    """Raises UserError if the folder is one that training left: nothing else writes there."""
+    if (run_dir / "config.yaml").exists():
+        raise UserError("it holds a run already", where=run_dir, mend=mend)
 
 
 def save_config(config: DictConfig, run_dir: Path) -> None:
@@ -67,9 +76,9 @@ def resumed_config(config: DictConfig) -> DictConfig:
     """
     if not config.ckpt or config.ckpt not in ("last", "best"):
         return config
-    saved_at = Path(str(config.run_dir)) / "config.yaml"
     if not any(text.startswith("run_dir=") for text in sys.argv[1:]):
         raise UserError("which run to resume is not said", mend="add run_dir=<the run's folder> to the command")
+    saved_at = Path(str(config.run_dir)) / "config.yaml"
     if not saved_at.is_file():
         raise UserError("no such file, so there is no run to resume", where=saved_at, mend="give the run's run_dir=…")
     saved = cast(DictConfig, OmegaConf.load(saved_at))
@@ -78,7 +87,7 @@ def resumed_config(config: DictConfig) -> DictConfig:
     groups = HydraConfig.get().runtime.choices
     for text in added:
         name = text.lstrip("+~").split("=")[0]
-        if name in groups:
+        if name in groups or name.startswith("optimizer."):  # its state holds the settings it was made with
             raise UserError(f"{text} would change a run that has begun", mend="resume without it, or start a new run")
     resumed = OmegaConf.merge(saved, OmegaConf.from_dotlist([text.lstrip("+") for text in added]))
     assert isinstance(resumed, DictConfig)
@@ -86,7 +95,11 @@ def resumed_config(config: DictConfig) -> DictConfig:
 
 
 def resume_path(config: DictConfig, run_dir: Path) -> Path | None:
-    """The checkpoint to go on from: `ckpt=last` or `best` of this run, or a file; None for a fresh start."""
+    """The checkpoint to go on from: `ckpt=last` or `best` of this run, a file, or a run folder, which means its last;
+    None for a fresh start."""
     if not config.ckpt:
         return None
-    return run_dir / "checkpoints" / f"{config.ckpt}.ckpt" if config.ckpt in ("last", "best") else Path(config.ckpt)
+    if config.ckpt in ("last", "best"):
+        return run_dir / "checkpoints" / f"{config.ckpt}.ckpt"
+    path = Path(str(config.ckpt))
+    return path / "checkpoints" / "last.ckpt" if path.is_dir() else path

@@ -8,9 +8,9 @@ from typing import Any, cast
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.utils import get_class, instantiate
-from lightning.pytorch import LightningDataModule, Trainer, seed_everything
+from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ssmbio import cli
 from ssmbio.build import build_pipeline
@@ -22,22 +22,28 @@ from ssmbio.pipelines import DnaClassify, Pipeline
 from ssmbio.run_folder import claim_run_dir, resume_path, resumed_config, save_config, with_saved_overrides
 from ssmbio.training.pictures import learning_curves
 from ssmbio.training.results import count_parameters, print_metrics, write_metrics
-from ssmbio.training.setup import build_callbacks, build_enabled, build_trainer, early_stop
+from ssmbio.training.setup import (
+    build_callbacks,
+    build_enabled,
+    build_trainer,
+    check_validation,
+    early_stop,
+    keyboard_may_stop,
+)
 from ssmbio.training.throughput import Throughput
 
 
 def train(config: DictConfig) -> float | None:
     """Run one training; returns the best value of the monitored measure, which Hydra's sweepers optimize."""
     config = resumed_config(config)
-    if config.get("task") is None:
+    if OmegaConf.select(config, "task._target_") is None:  # an experiment may have set parts of it
         raise UserError("task is not set", mend="add task=dna_classify to the command; --help lists the tasks")
     check_data(config)
     cli.require_values(config)
     run_dir = claim_run_dir(config)
     resume = resume_path(config, run_dir)
 
-    with cli.faults_of("seed"):
-        seed_everything(config.seed, workers=True, verbose=False)
+    cli.seed_run(config.seed)
     throughput = Throughput()
     backbone = instantiate(config.model)  # first: what is wrong in its settings need not wait for the data
     datamodule = instantiate(config.data.datamodule)
@@ -51,9 +57,8 @@ def train(config: DictConfig) -> float | None:
     # Everything that could be wrong has been looked at: from here on there is a run.
     if trainer.is_global_zero:
         save_config(config, run_dir)
-    trainer.fit(pipeline, datamodule=datamodule, ckpt_path=resume, weights_only=True)
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    with keyboard_may_stop(trainer):
+        trainer.fit(pipeline, datamodule=datamodule, ckpt_path=resume, weights_only=True)
     return finish(config, trainer, pipeline, datamodule, throughput, run_dir)
 
 
@@ -83,13 +88,28 @@ def prepare(
         loader = datamodule.train_dataloader()
     with cli.faults_of("optimizer and scheduler"):
         pipeline.try_optimizer()
-    loggers = build_enabled(config.get("logger"))
-    callbacks = build_callbacks(config, pipeline.measures, bool(loggers))
+    with cli.faults_of("logger"):
+        loggers = build_enabled(config.get("logger"))
+    with cli.faults_of("callbacks"):
+        callbacks = build_callbacks(config, pipeline.measures, bool(loggers))
     with cli.faults_of("trainer"):
         trainer = build_trainer(config, [*callbacks, throughput], loggers)
+    check_validation(trainer, len(loader))
     if resume is not None:
-        check_resume(pipeline, resume, {**loader.sampler.settings(), "devices": trainer.world_size})
+        behind = check_resume(pipeline, resume, {**loader.sampler.settings(), "devices": trainer.world_size})
+        check_not_over(Path(str(config.run_dir)), trainer, *behind)
     return trainer
+
+
+def check_not_over(run_dir: Path, trainer: Trainer, epochs: int, steps: int) -> None:
+    """Raises UserError for a run that is tested and has nothing left to train: nothing of it is written anew."""
+    done = 0 <= (trainer.max_epochs or -1) <= epochs or 0 <= trainer.max_steps <= steps
+    if done and (run_dir / "metrics.json").exists():
+        raise UserError(
+            f"this run is over, after {epochs} epochs and {steps} steps",
+            where=run_dir,
+            mend="set trainer.max_epochs or max_steps higher, or test it with python -m ssmbio.evaluate",
+        )
 
 
 def finish(
@@ -110,7 +130,8 @@ def finish(
     best = Path(monitored[0].best_model_path) if monitored and monitored[0].best_model_path else None
     best_score = monitored[0].best_model_score if monitored else None
     metrics: dict[str, float] = {}
-    if datamodule.test is not None:
+    tests = datamodule.test is not None and trainer.limit_test_batches != 0
+    if tests:
         metrics = run_test(trainer, pipeline, datamodule, best, run_dir)
     if trainer.is_global_zero:
         logs = sorted((run_dir / "logs").rglob("metrics.csv"), key=lambda path: path.stat().st_mtime)
@@ -120,7 +141,7 @@ def finish(
         if reason := early_stop(trainer):
             print(reason)
         weights = "best checkpoint" if best is not None else "last weights"
-        tested = f"test set, {weights}" if datamodule.test is not None else "no test set"
+        tested = f"test set, {weights}" if tests else "no test set"
         print_metrics(metrics, f"{config.task_name}: {tested}", run_dir)
     return float(best_score) if best_score is not None else None
 

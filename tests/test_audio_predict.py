@@ -67,3 +67,8 @@ def test_clipped_clips_are_told_in_one_line(folder: Path) -> None:
     assert code == 0
     assert output.count("clipping") == 1
     assert "2 of 5 clips are cut off at full scale (clipping), clips/2.wav first" in output
+
+
+def test_an_input_that_does_not_exist_may_have_been_a_folder(folder):
+    words = "nowhere: there is no such file or folder; check the path."
+    expect_one_line(run("predict", "ckpt=tiny.ckpt", "input=nowhere", "output=out.tsv"), words)

@@ -50,7 +50,7 @@ def command(monkeypatch, capsys, tmp_path):
         (["task=dna_classify", "callbacks=null"], ["a group cannot be null"]),
         (["task=dna_classify", "optimizer.lr=abc"], ["optimizer and scheduler"]),
         (["task=dna_classify", "scheduler.warmup=-1"], ["warmup must not be negative"]),
-        (["task=dna_classify", "seed=-1"], ["seed: "]),
+        (["task=dna_classify", "seed=-1"], ["seed=-1 is no seed"]),
         (["task=dna_classify", "data.num_workers=-1"], ["data: "]),
         (["task=dna_classify", "trainer.accelerator=gpu2"], ["trainer: ", "gpu2"]),
         (["task=dna_classify", "trainer.devices=0"], ["trainer: "]),

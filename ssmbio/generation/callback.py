@@ -40,5 +40,8 @@ class WriteClips(Callback):
                 clips.add(clip)
         shown = {"Length": f"{samples / rate:.6g} s", "Sample rate": f"{rate:,} Hz", "Seed": str(self.seed)}
         run = self.folder.parent
-        typed = f"python -m ssmbio.generate ckpt={run} n={self.n} samples={samples} seed={self.seed} out={self.folder}"
+        best, last = (run / "checkpoints" / name for name in ("best.ckpt", "last.ckpt"))
+        ckpt = run if best.exists() else last  # without a validation there is no best one, and the last was tested
+        made = f"n={self.n} samples={samples} seed={self.seed} out={self.folder} overwrite=true"
+        typed = f"python -m ssmbio.generate ckpt={ckpt} {made}"
         write_page(self.folder, clips.clips, rate, shown, source=str(run), command=typed)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -57,6 +58,34 @@ def build_callbacks(config: DictConfig, measures: Iterable[str], logged: bool) -
     return kept
 
 
+@contextmanager
+def keyboard_may_stop(trainer: Trainer) -> Iterator[None]:
+    """Around a trainer at work: KeyboardInterrupt where Lightning, stopped by the keyboard, would end the process."""
+    try:
+        yield
+    except SystemExit:
+        if not trainer.interrupted:
+            raise
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+
+
+def check_validation(trainer: Trainer, batches: int) -> None:
+    """Raises UserError where an epoch of `batches` batches ends before the first validation is due.
+
+    Lightning would say so once training has begun. Without `check_val_every_n_epoch` it counts over epochs.
+    """
+    limit = trainer.limit_train_batches
+    batches = min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+    every = trainer.val_check_interval
+    counted = isinstance(every, int) and trainer.check_val_every_n_epoch is not None
+    if counted and every > batches and trainer.limit_val_batches != 0:
+        raise UserError(
+            f"trainer.val_check_interval={every}, but an epoch has {batches} batches",
+            mend="give a smaller one, or add trainer.check_val_every_n_epoch=null to count over epochs",
+        )
+
+
 def early_stop(trainer: Trainer) -> str | None:
     """Why training stopped before its last epoch, or None if it did not."""
     for callback in trainer.early_stopping_callbacks:
@@ -75,5 +104,9 @@ def build_trainer(config: DictConfig, callbacks: list[Callback], loggers: list[L
     if settings.get("precision") == "auto":
         on_gpu = settings.get("accelerator") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
         settings["precision"] = "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
+    for name, least in (("accumulate_grad_batches", 1), ("check_val_every_n_epoch", 1)):
+        value = settings.get(name)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
+            raise UserError(f"trainer.{name}={value} is no number of them", mend=f"give {least} or more")
     settings["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
     return instantiate(settings, callbacks=callbacks, logger=loggers or False)
