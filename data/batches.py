@@ -104,8 +104,8 @@ class SequenceDataset(Dataset[Example]):
         return len(self.records)
 
     def record(self, index: int) -> Record:
-        """The record as the file has it, not augmented."""
-        return self.records[index]
+        """The record as evaluation sees it: not augmented, and no longer than `max_length`."""
+        return self.records[index].first(self.max_length)
 
     def __getitem__(self, item: int | tuple[int, int]) -> Example:
         if isinstance(item, tuple):
@@ -113,7 +113,7 @@ class SequenceDataset(Dataset[Example]):
             sequence = self.augment(self.records.in_epoch(epoch, index).sequence[: self.max_length], epoch, index)
         else:
             index = item
-            sequence = self.records[index].sequence[: self.max_length]
+            sequence = self.record(index).sequence
         label = None if self.labels is None else self.labels[index]
         if self.soft_masked_weight is None:
             return Example(self.tokenizer.encode(sequence), None, label, index)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeAlias
 
@@ -49,6 +49,14 @@ class Record:
     def __post_init__(self) -> None:
         if self.end == -1:
             object.__setattr__(self, "end", self.start + len(self.sequence))
+
+    def first(self, letters: int) -> Record:
+        """Its first letters, with their place; the record itself where it has no more."""
+        if len(self.sequence) <= letters:
+            return self
+        # On the reverse strand it runs backwards along its contig.
+        start = self.start if self.strand == "+" else self.end - letters
+        return replace(self, sequence=self.sequence[:letters], start=start, end=start + letters)
 
 
 class LabelledSet(ABC):

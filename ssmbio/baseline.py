@@ -72,8 +72,7 @@ def kmers(datamodule: ClassificationData, config: DictConfig) -> dict[str, float
     sequences, labels = {}, {}
     for name in ("train", "val", "test"):
         split = getattr(datamodule, name)
-        # What a model sees of them: with truncate=true a record may be longer.
-        sequences[name] = [split.record(i).sequence[: split.max_length] for i in range(len(split))]
+        sequences[name] = [split.record(i).sequence for i in range(len(split))]
         labels[name] = split.labels
     check_classes_left(labels["train"], datamodule.labels or [])
     model = KmerBaseline(config.smallest, config.largest, config.both_strands)

@@ -11,7 +11,7 @@ import torch
 from ssmbio.data.alphabet import reverse_complement
 from ssmbio.data.augment import Augmentation
 from ssmbio.data.batches import Collate, SequenceDataset
-from ssmbio.data.records import PackedRecords
+from ssmbio.data.records import PackedRecords, Record
 from ssmbio.data.tokenizers import CharacterTokenizer, KmerTokenizer
 from ssmbio.errors import UserError
 
@@ -102,4 +102,18 @@ def test_too_long_is_an_error_unless_truncated() -> None:
         dataset(max_length=5)
     data = dataset(max_length=5, truncate=True)
     assert [len(data[i].ids) for i in range(4)] == [5, 3, 5, 1]
-    assert data.record(2).sequence == SEQUENCES[2]
+    assert data.record(2).sequence == SEQUENCES[2][:5]
+
+
+def test_the_place_of_a_truncated_record_is_that_of_what_is_seen() -> None:
+    """What test_predictions.tsv lists."""
+    seen = dataset(max_length=4, truncate=True).record(2)
+    assert (seen.sequence, seen.start, seen.end) == (b"NNAC", 0, 4)
+    genome = b"AACCGGTTAC"
+    forward = Record("chr1", genome[2:9], start=2, strand="+").first(3)
+    assert (forward.start, forward.end) == (2, 5)
+    assert genome[forward.start : forward.end] == forward.sequence
+    reverse = Record("chr1", reverse_complement(genome[2:9]), start=2, strand="-").first(3)
+    assert (reverse.start, reverse.end) == (6, 9)
+    assert reverse_complement(genome[reverse.start : reverse.end]) == reverse.sequence
+    assert reverse.first(3) is reverse
