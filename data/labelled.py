@@ -114,7 +114,7 @@ class LabelledData(SplitLoaders, ABC):
 
         Raises:
             UserError: no training data, an empty split, one class only, a label that train lacks, a validation split
-                that takes all of train, a record that is too long, or whatever the source finds.
+                that takes all of train or all but one class, a record that is too long, or whatever the source finds.
         """
         if self.train is not None or self.test is not None:
             return
@@ -149,6 +149,11 @@ class LabelledData(SplitLoaders, ABC):
                 raise UserError(
                     f"val_fraction {self.val_fraction} of {len(train)} records leaves none to train on",
                     mend="set data.val_fraction lower, or data.val=<file>",
+                )
+            if codes.ndim == 1 and len(found := np.unique(codes[kept])) == 1:
+                raise UserError(
+                    f"all records that are left for training are of one class, '{self.labels[int(found[0])]}'",
+                    mend="set data.val_fraction lower, or give records of another class too",
                 )
             train, val = train.subset(kept), train.subset(drawn)
             codes, val_codes = codes[kept], codes[drawn]

@@ -143,7 +143,9 @@ def test_validation_must_leave_something_to_train_on() -> None:
     for n, fraction in ((2, 0.8), (3, 0.9), (40, 0.99)):
         with pytest.raises(UserError, match=f"^val_fraction {fraction} of {n} records leaves none .* data.val_frac"):
             data(given={"train": (["a", "b"] * n)[:n]}, val_fraction=fraction)
-    assert data(given={"train": ["a", "b"] * 20}, val_fraction=0.97).sizes() == {"train": 1, "val": 39}
+    with pytest.raises(UserError, match=r"left for training are of one class, '[ab]'; set data.val_fraction lower"):
+        data(given={"train": ["a", "b"] * 20}, val_fraction=0.97)
+    assert data(given={"train": ["a", "b"] * 20}, val_fraction=0.9).sizes() == {"train": 4, "val": 36}
 
 
 @pytest.mark.parametrize("seed", [-1, 1.5, None, "abc", True])
