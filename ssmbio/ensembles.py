@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, cast
+
+from omegaconf import OmegaConf
 
 from ssmbio.checkpoints import CLASSIFIERS, load_pipeline
 from ssmbio.errors import UserError
@@ -37,6 +40,28 @@ def load_classifiers(paths: Sequence[str], trusted: tuple[str, ...] = ()) -> Cla
     if not isinstance(pipeline, Classify):
         raise UserError(f"it builds {type(pipeline).__name__}, which is no classifier", where=paths[0])
     return pipeline
+
+
+def check_division(first: Pipeline) -> None:
+    """Raises UserError unless all members were trained with one source of data.
+
+    Where another seed or file divided the data of one, the test set of the first may be what that one was trained on.
+    """
+    members = [cast(Pipeline, member) for member in first.members] if isinstance(first, Classify) else []
+    if any(_source(member) != _source(first) for member in members):
+        raise UserError(
+            "these checkpoints have other data, or data divided in another way: one may have seen another's test set",
+            mend="name a test set that none has seen, as in data=table data.test=<file>",
+        )
+
+
+def _source(pipeline: Pipeline) -> Any:
+    """The settings that say which records are in which split."""
+    node = OmegaConf.create(pipeline.recipe["config"]).data.datamodule.get("source")
+    source: Any = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    if isinstance(source, dict) and "regions" in source:  # these say what is test; the seed is of training windows
+        return {name: value for name, value in source.items() if name in ("genomes", "regions")}
+    return source
 
 
 def check_member(first: Classify, other: Classify, path: str) -> None:

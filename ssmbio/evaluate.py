@@ -19,7 +19,7 @@ from ssmbio.data.audio_labels import AudioClassData
 from ssmbio.data.loaders import SplitLoaders
 from ssmbio.data.pixels import ImageFacts
 from ssmbio.data.tokenizers import tokenizer_from_spec
-from ssmbio.ensembles import load_ensemble
+from ssmbio.ensembles import check_division, load_ensemble
 from ssmbio.errors import UserError
 from ssmbio.evaluation import run_test
 from ssmbio.kinds import EXAMPLES, kind_of_data, kind_of_facts
@@ -65,6 +65,8 @@ def test_data(config: DictConfig, pipeline: Pipeline, trusted: tuple[str, ...]) 
     if isinstance(pipeline, Classify):
         given = {"labels": pipeline.labels, "problem": pipeline.problem}
     own = config.get("data") is None
+    if own:
+        check_division(pipeline)
     data = OmegaConf.create(pipeline.recipe["config"]).data if own else config.data
     if "tokenizer" in facts:
         given["tokenizer"] = tokenizer_from_spec(facts["tokenizer"])

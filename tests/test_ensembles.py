@@ -96,6 +96,25 @@ def test_members_of_other_data_are_refused(changed, named):
         expect_one_line(result, "other.ckpt", f"its {named} is not that of the first")
 
 
+@pytest.mark.parametrize(
+    "choice",
+    [
+        ("data=fasta_bed", "data.fasta=g.fa", "data.intervals=x.bed", "data.split_seed"),
+        ("data=genome_windows", "data.genomes=g", "seed"),
+    ],
+    ids=lambda choice: choice[0],
+)
+def test_members_that_may_have_seen_the_test_set_are_not_tested_on_it(choice):
+    """Another seed divides the intervals of a BED in another way, but not the regions of genomes."""
+    *given, seed = choice
+    for number in (0, 1):
+        save(f"{number}.ckpt", number, *given, f"{seed}={number}")
+    code, told = run("evaluate", "ckpt=[0.ckpt,1.ckpt]", "run_dir=out")
+    assert code == 1
+    assert ("one may have seen another's test set; name a test set" in told) == (seed == "data.split_seed")
+    assert run("evaluate", "ckpt=[0.ckpt,1.ckpt]", "data=table", "data.test=test.csv", "run_dir=out")[0] == 0
+
+
 @pytest.mark.parametrize(("name", "more"), [("predict", ("input=test.csv",)), ("evaluate", ())])
 def test_a_list_without_checkpoints_is_told(name, more):
     expect_one_line(run(name, "ckpt=[]", *more), "ckpt is not set")
