@@ -179,6 +179,7 @@ class LabelledData(SplitLoaders, ABC):
 
 
 def is_whole(value: object, least: int) -> bool:
+    """Whether it is a whole number, no truth value, of at least `least`."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 

@@ -5,30 +5,16 @@ from __future__ import annotations
 import json
 import random
 import re
-import sys
 from pathlib import Path
 
 import pytest
-from hydra.core.global_hydra import GlobalHydra
-
-import ssmbio.baseline
+from audio_commands import inside, run
 
 
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-
-    def baseline(*arguments: str) -> tuple[int, str, str]:
-        GlobalHydra.instance().clear()
-        monkeypatch.setattr(sys, "argv", ["baseline", "data=table", *arguments])
-        code = 0
-        try:
-            ssmbio.baseline.main()
-        except SystemExit as exit_:
-            code = int(exit_.code or 0)
-        return code, *capsys.readouterr()
-
-    return baseline
+@pytest.fixture(autouse=True)
+def _folder(tmp_path):
+    with inside(tmp_path):
+        yield
 
 
 def write(name: str, labels: str, head: str = "ACGTACGTAC") -> str:
@@ -40,13 +26,13 @@ def write(name: str, labels: str, head: str = "ACGTACGTAC") -> str:
     return name
 
 
-def test_records_are_cut_as_for_a_model(run):
+def test_records_are_cut_as_for_a_model():
     files = [f"data.{split}={write(f'{split}.csv', 'ab' * 15)}" for split in ("train", "val", "test")]
     aurocs = []
     for settings in ((), ("data.truncate=true", "data.max_length=10")):
-        code, out, error = run(*files, *settings)
-        assert code == 0, error
-        aurocs.append(json.loads(out)["test/auroc"])
+        code, told = run("baseline", "data=table", *files, *settings)
+        assert code == 0, told
+        aurocs.append(json.loads(told)["test/auroc"])
     assert aurocs == [1.0, 0.5]
 
 
@@ -59,8 +45,9 @@ def test_records_are_cut_as_for_a_model(run):
         ("abab", "seed=null", r"error: seed \(or data.seed\) is None; set it to a whole number, 0 or more\.$"),
     ],
 )
-def test_what_cannot_be_fitted_is_one_line(run, labels, setting, message):
-    code, _, error = run(f"data.train={write('train.csv', labels)}", f"data.test={write('test.csv', 'ab')}", setting)
+def test_what_cannot_be_fitted_is_one_line(labels, setting, message):
+    files = (f"data.train={write('train.csv', labels)}", f"data.test={write('test.csv', 'ab')}")
+    code, error = run("baseline", "data=table", *files, setting)
     assert code == 1
     (line,) = error.splitlines()
     assert re.match(message, line), line

@@ -13,6 +13,7 @@ from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, Prog
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
+from ssmbio.data.labelled import is_whole
 from ssmbio.data.nearest import instead_of
 from ssmbio.errors import UserError
 
@@ -104,9 +105,9 @@ def build_trainer(config: DictConfig, callbacks: list[Callback], loggers: list[L
     if settings.get("precision") == "auto":
         on_gpu = settings.get("accelerator") in ("auto", "gpu", "cuda") and torch.cuda.is_available()
         settings["precision"] = "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "32-true"
-    for name, least in (("accumulate_grad_batches", 1), ("check_val_every_n_epoch", 1)):
+    for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):
         value = settings.get(name)
-        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < least):
-            raise UserError(f"trainer.{name}={value} is no number of them", mend=f"give {least} or more")
+        if value is not None and not is_whole(value, 1):
+            raise UserError(f"trainer.{name}={value} is not a whole number", mend="give 1 or more")
     settings["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
     return instantiate(settings, callbacks=callbacks, logger=loggers or False)
