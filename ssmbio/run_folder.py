@@ -42,7 +42,8 @@ def goes_on(ckpt: object, run_dir: Path) -> bool:
     """Whether training from `ckpt` is the run of this folder that goes on."""
     if ckpt in ("last", "best"):
         return True
-    return bool(ckpt) and run_dir.resolve() in Path(str(ckpt)).resolve().parents
+    path = Path(str(ckpt)).resolve()
+    return bool(ckpt) and run_dir.resolve() in (path, *path.parents)
 
 
 def refuse_run(run_dir: Path, mend: str) -> None:

@@ -79,9 +79,10 @@ def test_training_without_a_test_ends_as_any_other(copied):
     assert not Path("new/test_predictions.tsv").exists()
 
 
-def test_a_run_folder_as_checkpoint_goes_on_from_its_last(copied):
-    assert run("train", *TINY, "trainer.max_epochs=2", "ckpt=run", "run_dir=new")[0] == 0
-    assert '"epochs": 2' in Path("new/metrics.json").read_text()
+@pytest.mark.parametrize("folder", ["new", "run"])
+def test_a_run_folder_as_checkpoint_goes_on_from_its_last(copied, folder):
+    assert run("train", *TINY, "trainer.max_epochs=2", "ckpt=run", f"run_dir={folder}")[0] == 0
+    assert '"epochs": 2' in Path(folder, "metrics.json").read_text()
 
 
 @pytest.mark.parametrize("step", ["training_step", "test_step"])
