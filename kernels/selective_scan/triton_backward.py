@@ -22,6 +22,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ssmbio.kernels.launches import Launch
 from ssmbio.kernels.selective_scan.triton_backward_kernel import selective_scan_bwd_kernel
 from ssmbio.kernels.selective_scan.triton_backward_states import selective_scan_bwd_state_kernel
 from ssmbio.kernels.selective_scan.triton_carry import carry_over_chunks
@@ -40,6 +41,7 @@ from ssmbio.kernels.selective_scan.triton_sums import sum_chunks, sum_partials
 
 
 def backward(
+    launch: Launch,
     dy: Tensor,
     d_final_state: Tensor | None,
     checkpoints: Tensor,
@@ -55,6 +57,7 @@ def backward(
     initial_state: Tensor | None,
     cu_seqlens: Tensor | None,
     reverse: bool,
+    *,
     wide: bool,
 ) -> tuple[Tensor | None, ...]:
     """Gradients (du, ddelta, dA, dB, dC, dD, dz, ddelta_bias, d_initial_state), None where the input is None.
@@ -68,7 +71,7 @@ def backward(
     exact = u.dtype == torch.float32
     plan = plan_sums(batch, length, channels, states, groups, u.device)
     quarters = replace(plan_rows(batch, length, channels, states, groups, u.device), chunks=QUARTERS * plan.chunks)
-    staged = stage_rows(B, C, plan, reverse)
+    staged = stage_rows(launch, B, C, plan, reverse)
     first, last = sequence_marks(cu_seqlens, length, plan.padded_length, reverse)
     flags = {
         "CHANNELS": channels, "GROUPS": groups, "N": states,
@@ -83,7 +86,8 @@ def backward(
     if plan.chunks > 1:
         carry = A.new_empty(quarters.state_shape(quarters.chunks))
         sums = A.new_empty(batch, quarters.chunks, channels)
-        selective_scan_bwd_state_kernel[(quarters.programs,)](
+        launch(
+            selective_scan_bwd_state_kernel, (quarters.programs,),
             dy, delta, A, staged, z, delta_bias, d_final_state, last, carry, sums,
             length, quarters.padded_length, quarters.chunks,
             *batch_strides, *row_strides,
@@ -93,7 +97,7 @@ def backward(
             maxnreg=128 if states <= 16 else None,  # 16 warps a multiprocessor: all programs at once
             **flags,
         )  # fmt: skip
-        carry_over_chunks(A, carry, sums, None if packed else d_final_state, quarters, exact, backwards=True)
+        carry_over_chunks(launch, A, carry, sums, None if packed else d_final_state, quarters, exact, backwards=True)
 
     du, ddelta, dz = (
         None if x is None else x.new_empty(x.shape, dtype=torch.float32 if wide else x.dtype) for x in (u, delta, z)
@@ -109,7 +113,8 @@ def backward(
     at_once = min(plan.programs, ROUNDS * held_at_once(u.device))
     scratch = A.new_empty(at_once, kept + parts)
     for first_program in range(0, plan.programs, at_once):
-        selective_scan_bwd_kernel[(min(at_once, plan.programs - first_program),)](
+        launch(
+            selective_scan_bwd_kernel, (min(at_once, plan.programs - first_program),),
             dy, u, delta, A, staged, D, z, delta_bias, initial_state, d_final_state,
             checkpoints, carry, first, last, scratch,
             du, ddelta, dz, partial_A, *partials, partial_D, partial_bias, d_initial,
@@ -120,6 +125,6 @@ def backward(
             num_warps=plan.warps, num_stages=1,
             **flags,
         )  # fmt: skip
-    dB, dC = sum_partials(partials, B, C, plan, reverse)
-    dA, dD, dbias = sum_chunks(partial_A, partial_D, partial_bias, plan)
+    dB, dC = sum_partials(launch, partials, B, C, plan, reverse)
+    dA, dD, dbias = sum_chunks(launch, partial_A, partial_D, partial_bias, plan)
     return du, ddelta, dA, dB, dC, dD, dz, dbias, d_initial

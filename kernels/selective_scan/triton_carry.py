@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ssmbio.kernels.launches import Launch
 from ssmbio.kernels.selective_scan.triton_exponentials import LOG2E, exp_parts
 from ssmbio.kernels.selective_scan.triton_plan import Plan
 
@@ -18,13 +19,21 @@ BLOCK = 32  # elements of a state that a program walks with: a warp for each seg
 
 
 def carry_over_chunks(
-    A: Tensor, states: Tensor, sums: Tensor, entering: Tensor | None, plan: Plan, exact: bool, backwards: bool
+    launch: Launch,
+    A: Tensor,
+    states: Tensor,
+    sums: Tensor,
+    entering: Tensor | None,
+    plan: Plan,
+    exact: bool,
+    backwards: bool,
 ) -> None:
     """Replaces each chunk's local last state in `states` by the state that enters the chunk."""
     segments = 1 if plan.chunks <= FEW else SEGMENTS
     programs = triton.cdiv(plan.padded_states * plan.channels, BLOCK)
     alone = A.new_empty(plan.batch, programs, 2, segments * BLOCK) if segments > 1 else None
-    selective_scan_carry_kernel[(programs, plan.batch)](
+    launch(
+        selective_scan_carry_kernel, (programs, plan.batch),
         A, states, sums, entering, alone,
         plan.chunks,
         CHANNELS=plan.channels, N=plan.states,

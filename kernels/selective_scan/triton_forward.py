@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ssmbio.kernels.launches import Launch
 from ssmbio.kernels.selective_scan.triton_carry import carry_over_chunks
 from ssmbio.kernels.selective_scan.triton_exponentials import sigmoid
 from ssmbio.kernels.selective_scan.triton_plan import STEPS, UNIT, plan_rows, sequence_marks
@@ -36,6 +37,7 @@ from ssmbio.kernels.selective_scan.triton_tiles import (
 
 
 def forward(
+    launch: Launch,
     u: Tensor,
     delta: Tensor,
     A: Tensor,
@@ -49,6 +51,7 @@ def forward(
     cu_seqlens: Tensor | None,
     reverse: bool,
     checkpoints: Tensor | None,
+    *,
     wide: bool,
 ) -> tuple[Tensor, Tensor]:
     """y (B, L, D) and the final state (B or S, D, N); arguments as the op normalizes them, N at most 32.
@@ -61,7 +64,7 @@ def forward(
     sequences = batch if cu_seqlens is None else cu_seqlens.shape[0] - 1
     y = u.new_empty(u.shape, dtype=torch.float32 if wide else u.dtype)
     final_state = A.new_empty(sequences, channels, states)
-    staged = stage_rows(B, C, plan, reverse)
+    staged = stage_rows(launch, B, C, plan, reverse)
     first, last = sequence_marks(cu_seqlens, length, plan.padded_length, reverse)
     exact = u.dtype == torch.float32
     sizes = (length, plan.padded_length, plan.chunk, plan.chunks)
@@ -79,7 +82,8 @@ def forward(
     if plan.chunks > 1:
         carry = A.new_empty(plan.state_shape(plan.chunks))
         sums = A.new_empty(batch, plan.chunks, channels)
-        selective_scan_fwd_state_kernel[(plan.programs,)](
+        launch(
+            selective_scan_fwd_state_kernel, (plan.programs,),
             u, delta, A, staged, delta_bias, initial_state, first, carry, sums,
             *sizes,
             u.stride(0), delta.stride(0),
@@ -87,8 +91,9 @@ def forward(
             **flags,
         )  # fmt: skip
         entering = initial_state if cu_seqlens is None else None
-        carry_over_chunks(A, carry, sums, entering, plan, exact, backwards=False)
-    selective_scan_fwd_kernel[(plan.programs,)](
+        carry_over_chunks(launch, A, carry, sums, entering, plan, exact, backwards=False)
+    launch(
+        selective_scan_fwd_kernel, (plan.programs,),
         u, delta, A, staged, D, z, delta_bias, initial_state, carry, first, last,
         y, final_state, checkpoints,
         *sizes,

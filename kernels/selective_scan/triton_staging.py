@@ -7,16 +7,18 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ssmbio.kernels.launches import Launch
 from ssmbio.kernels.selective_scan.triton_plan import Plan
 
 
-def stage_rows(B: Tensor, C: Tensor, plan: Plan, reverse: bool) -> Tensor:
+def stage_rows(launch: Launch, B: Tensor, C: Tensor, plan: Plan, reverse: bool) -> Tensor:
     """B and C (B, L, G, N) as float32 (B, G, padded length, 2, padded N) in the order of the scan, zeros elsewhere."""
     shape = (plan.batch, plan.groups, plan.padded_length, 2, plan.padded_states)
     out = torch.empty(shape, dtype=torch.float32, device=B.device)
     block = 64
     grid = (plan.batch * plan.groups * triton.cdiv(plan.padded_length, block),)
-    selective_scan_stage_kernel[grid](
+    launch(
+        selective_scan_stage_kernel, grid,
         B, C, out,
         plan.length, plan.padded_length, plan.groups, plan.states,
         B.stride(0), B.stride(1), B.stride(2), C.stride(0), C.stride(1), C.stride(2),

@@ -4,18 +4,23 @@ States meet only in sums over n, and these are linear: y, du, dΔ and dz of all 
 each block gives alone, with the skip D u in one of them. (The gate, its derivative and that of softplus are factors
 that do not depend on states.) Blocks add up in float32 and are rounded once. The kernels unroll their loops over
 states: for 256 at once they would take minutes to compile; blocks of one size share one compiled kernel.
+Up to ALONE are one block, which needs no sums; more are the fastest in blocks of BLOCK.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import triton
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
 
+from ssmbio.kernels.launches import Launch, launches
 from ssmbio.kernels.selective_scan import triton_backward, triton_forward
 from ssmbio.kernels.selective_scan.triton_plan import UNIT, padded
 
-STATES = 32  # of a block, at most
+ALONE, BLOCK = 32, 16
 
 
 def checkpoints_shape(batch: int, length: int, d: int, n: int, sequences: int) -> tuple[int, ...]:
@@ -45,8 +50,8 @@ def forward(
     (batch, length, channels), states = u.shape, A.shape[1]
     sequences = batch if cu_seqlens is None else cu_seqlens.shape[0] - 1
     checkpoints = A.new_empty(checkpoints_shape(batch, length if keep else 0, channels, states, sequences))
-    if states <= STATES:
-        y, final_state = triton_forward.forward(
+    if states <= ALONE:
+        y, final_state = _forward_block(
             *(u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, cu_seqlens, reverse),
             checkpoints if keep else None,
             wide=False,
@@ -54,7 +59,7 @@ def forward(
         return y, final_state, checkpoints
     total, finals = u.new_zeros(u.shape, dtype=torch.float32), []
     for n, kept in zip(_blocks(states), checkpoints.split(_quads(states)), strict=True):
-        y, final_state = triton_forward.forward(
+        y, final_state = _forward_block(
             *(u, delta, A[:, n].contiguous(), B[..., n], C[..., n], _skip(D, n), z, delta_bias, delta_softplus),
             *(_part(initial_state, n), cu_seqlens, reverse),
             kept if keep else None,
@@ -85,8 +90,8 @@ def backward(
 ) -> tuple[Tensor | None, ...]:
     """Gradients (du, ddelta, dA, dB, dC, dD, dz, ddelta_bias, d_initial_state), None where the input is None."""
     states = A.shape[1]
-    if states <= STATES:
-        return triton_backward.backward(
+    if states <= ALONE:
+        return _backward_block(
             *(dy, d_final_state, checkpoints, u, delta, A, B, C, D, z, delta_bias, delta_softplus),
             *(initial_state, cu_seqlens, reverse),
             wide=False,
@@ -94,7 +99,7 @@ def backward(
     gradients = _Gradients()
     for n, kept in zip(_blocks(states), checkpoints.split(_quads(states)), strict=True):
         gradients.add(
-            *triton_backward.backward(
+            *_backward_block(
                 *(dy, _part(d_final_state, n), kept, u, delta, A[:, n].contiguous(), B[..., n], C[..., n]),
                 *(_skip(D, n), z, delta_bias, delta_softplus, _part(initial_state, n), cu_seqlens, reverse),
                 wide=True,
@@ -108,8 +113,31 @@ def backward(
     )  # fmt: skip
 
 
+def _forward_block(*arguments: Any, wide: bool) -> tuple[Tensor, Tensor]:
+    """`triton_forward.forward`. Its kernels are compiled beside those of the backward pass, if one may follow."""
+    with launches(lambda launch: _expected_backward(launch, arguments, wide)) as launch:
+        return triton_forward.forward(launch, *arguments, wide=wide)
+
+
+def _backward_block(*arguments: Any, wide: bool) -> tuple[Tensor | None, ...]:
+    with launches() as launch:
+        return triton_backward.backward(launch, *arguments, wide=wide)
+
+
+def _expected_backward(launch: Launch, arguments: tuple[Any, ...], wide: bool) -> None:
+    """The launches of the backward pass that fits a forward pass, where no gradient of the final state is given."""
+    *inputs, checkpoints = arguments
+    if checkpoints is None:
+        return
+    with FakeTensorMode() as shapes:
+        dy = torch.empty(inputs[0].shape, dtype=inputs[0].dtype, device=inputs[0].device)
+        inputs = [shapes.from_tensor(x) if isinstance(x, Tensor) else x for x in inputs]
+        triton_backward.backward(launch, dy, None, shapes.from_tensor(checkpoints), *inputs, wide=wide)
+
+
 def _blocks(states: int) -> list[slice]:
-    return [slice(first, min(first + STATES, states)) for first in range(0, states, STATES)]
+    size = states if states <= ALONE else BLOCK
+    return [slice(first, min(first + size, states)) for first in range(0, states, size)]
 
 
 def _quads(states: int) -> list[int]:

@@ -7,15 +7,19 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ssmbio.kernels.launches import Launch
 from ssmbio.kernels.selective_scan.triton_plan import Plan
 
 
-def sum_partials(partials: Tensor, B: Tensor, C: Tensor, plan: Plan, reverse: bool) -> tuple[Tensor, Tensor]:
+def sum_partials(
+    launch: Launch, partials: Tensor, B: Tensor, C: Tensor, plan: Plan, reverse: bool
+) -> tuple[Tensor, Tensor]:
     """Partial sums (2, blocks, B, padded length, padded N) in the order of the scan to two gradients (B, L, G, N)."""
     dB, dC = (torch.empty_like(x, memory_format=torch.contiguous_format) for x in (B, C))
     block = 64
     grid = (plan.batch * plan.groups * triton.cdiv(plan.length, block), 2)
-    selective_scan_sum_kernel[grid](
+    launch(
+        selective_scan_sum_kernel, grid,
         *partials, dB, dC,
         plan.batch, plan.length, plan.padded_length, plan.groups, plan.states, plan.blocks_per_group,
         REVERSE=reverse, NP=plan.padded_states, BLOCK=block,
@@ -57,14 +61,15 @@ def sum_blocks(
 
 
 def sum_chunks(
-    partial_A: Tensor, partial_D: Tensor | None, partial_bias: Tensor | None, plan: Plan
+    launch: Launch, partial_A: Tensor, partial_D: Tensor | None, partial_bias: Tensor | None, plan: Plan
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Partial sums of every chunk, (B, chunks, padded N / 4, D, 4) and (B, chunks, D), to gradients (D, N) and (D,)."""
     dA = partial_A.new_empty(plan.channels, plan.states)
     dD, dbias = (None if x is None else x.new_empty(plan.channels) for x in (partial_D, partial_bias))
     block = 32
     blocks = triton.cdiv(plan.channels, block)
-    selective_scan_chunk_sum_kernel[((plan.padded_states + 2) * blocks,)](
+    launch(
+        selective_scan_chunk_sum_kernel, ((plan.padded_states + 2) * blocks,),
         partial_A, partial_D, partial_bias, dA, dD, dbias,
         plan.batch * plan.chunks,
         CHANNELS=plan.channels, N=plan.states, NP=plan.padded_states,

@@ -9,6 +9,7 @@ pytest.importorskip("triton", reason="Triton exists for Linux only")
 
 from op_cases import DEVICE
 
+from ssmbio.kernels.launches import launches
 from ssmbio.kernels.selective_scan.triton_carry import FEW, SEGMENTS, carry_over_chunks
 from ssmbio.kernels.selective_scan.triton_plan import UNIT, Plan
 
@@ -36,7 +37,8 @@ def test_states_that_enter_chunks_are_those_of_a_loop(chunks: int, states: int, 
         decay = torch.exp(A.double() * sums[:, c, :, None].double())
         h = decay * h + by_channel(local, states)[:, c]
     given = [x.to(DEVICE) for x in (A, local, sums, entering)]
-    carry_over_chunks(*given, plan, exact, backwards)
+    with launches() as launch:
+        carry_over_chunks(launch, *given, plan, exact, backwards)
     error = by_channel(given[1].cpu(), states) - torch.stack(expected, 1)
     assert (error.norm() / torch.stack(expected, 1).norm()).item() < 2e-7
 
@@ -53,6 +55,7 @@ def test_nothing_passes_a_boundary_of_packed_sequences(exact: bool) -> None:
     A, states, sums = -torch.ones(CHANNELS, 16), torch.zeros(plan.state_shape(8)), torch.ones(1, 8, CHANNELS)
     states[:, 1], sums[:, 4] = torch.nan, torch.inf
     states = states.to(DEVICE)
-    carry_over_chunks(A.to(DEVICE), states, sums.to(DEVICE), None, plan, exact, backwards=False)
+    with launches() as launch:
+        carry_over_chunks(launch, A.to(DEVICE), states, sums.to(DEVICE), None, plan, exact, backwards=False)
     assert by_channel(states.cpu(), 16).isnan().flatten(2).all(2)[0].tolist() == [False] * 2 + [True] * 3 + [False] * 3
     assert not states[:, 5:].any()
