@@ -1,4 +1,8 @@
-"""One case measured: ours and its peers in turns, forward, then forward and backward together."""
+"""One case measured: ours and its peers in turns, forward, then forward and backward together.
+
+Yardsticks, which compute something else, come after both passes: attention keeps the tensor cores busy for so long that
+the clock is lower for what runs next.
+"""
 
 from __future__ import annotations
 
@@ -18,25 +22,34 @@ def measure(op: Op, case: Case, peers: list[Peer], peaks: Peaks, repeats: int, s
         repeats: rounds of a pass; one call of each implementation is a round.
         seconds: the time after which there are fewer rounds, see `rounds_within`.
     """
+    rows = _measure(op, case, peers, peaks, repeats, seconds)
+    free(case.device)  # of what the calls held
+    return rows
+
+
+def _measure(op: Op, case: Case, peers: list[Peer], peaks: Peaks, repeats: int, seconds: float) -> list[Row]:
     built = _build_all(op, case, peers)
     yardsticks = {peer.name for peer in peers if not peer.same_op}
     cold = all(made.cold for made in built.values() if isinstance(made, Workload))
-    rows = []
-    for passes, cost in zip(PASSES, op.costs(case), strict=True):
-        if cost is None:
-            continue
-        trials = {name: _try(name, made, passes, case.device) for name, made in built.items()}
-        times = _timed(trials, case.device, repeats, seconds, cold)
-        for name, trial in trials.items():
-            if name not in times:
-                rows.append(empty_row(case, name, passes, trial.status))
-                continue
-            ours = None if name == OURS else times.get(OURS)
-            limit = None if name in yardsticks else (cost, peaks)
-            rows.append(measured_row(case, name, passes, times[name], ours, limit, trial.peak, trial.first_ms))
-    del built, trials
-    free(case.device)
-    return rows
+    costs = {passes: cost for passes, cost in zip(PASSES, op.costs(case), strict=True) if cost is not None}
+    trials: dict[tuple[str, str], Trial] = {}
+    times: dict[tuple[str, str], list[float]] = {}
+    for together in (built.keys() - yardsticks, yardsticks):
+        for passes in costs:
+            turns = {name: _try(name, built[name], passes, case.device) for name in built if name in together}
+            timed = _timed(turns, case.device, repeats, seconds, cold)
+            trials |= {(passes, name): trial for name, trial in turns.items()}
+            times |= {(passes, name): taken for name, taken in timed.items()}
+
+    def row(passes: str, name: str) -> Row:
+        trial, taken = trials[passes, name], times.get((passes, name))
+        if taken is None:
+            return empty_row(case, name, passes, trial.status)
+        ours = None if name == OURS else times.get((passes, OURS))
+        limit = None if name in yardsticks else (costs[passes], peaks)
+        return measured_row(case, name, passes, taken, ours, limit, trial.peak, trial.first_ms)
+
+    return [row(passes, name) for passes in costs for name in built]
 
 
 def _build_all(op: Op, case: Case, peers: list[Peer]) -> dict[str, Workload | str]:
@@ -65,6 +78,8 @@ def _try(name: str, made: Workload | str, passes: str, device: str) -> Trial:
 def _timed(trials: dict[str, Trial], device: str, repeats: int, seconds: float, cold: bool) -> dict[str, list[float]]:
     """Times of those that run, by name; when memory does not hold the inputs of all of them, of ours alone."""
     calls = {name: trial.call for name, trial in trials.items() if trial.call is not None}
+    if not calls:
+        return {}
     rounds = rounds_within(sum(trials[name].warm_ms for name in calls), repeats, seconds)
     try:
         return times_ms(calls, device, rounds, cold)

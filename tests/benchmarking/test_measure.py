@@ -68,7 +68,7 @@ def rows_of(op_: Op, *others: Peer) -> dict[tuple[str, str], Row]:
 
 
 def test_the_ratio_is_that_of_the_medians_of_the_same_rounds(monkeypatch):
-    """With our own times and the peer's drawn from one call of `times_ms` for each pass."""
+    """With our own times and the peer's drawn from one call of `times_ms` for each pass; yardsticks come after."""
     taken: list[dict[str, list[float]]] = []
 
     def kept(calls, *arguments):
@@ -76,9 +76,11 @@ def test_the_ratio_is_that_of_the_medians_of_the_same_rounds(monkeypatch):
         return taken[-1]
 
     monkeypatch.setattr(module, "times_ms", kept)
-    rows = rows_of(op(), Peer("slow", sleeping(0.008)))
-    assert [set(times) for times in taken] == [{"ssmbio", "slow"}] * 2
-    for times, passes in zip(taken, ("forward", "forward+backward"), strict=True):
+    rows = rows_of(
+        op(), Peer("other", sleeping(0.002), same_op=False, note="another op"), Peer("slow", sleeping(0.008))
+    )
+    assert [set(times) for times in taken] == [{"ssmbio", "slow"}] * 2 + [{"other"}] * 2
+    for times, passes in zip(taken[:2], ("forward", "forward+backward"), strict=True):
         ours, slow = rows["ssmbio", passes], rows["slow", passes]
         assert (ours.ms, slow.ms) == (median(times["ssmbio"]), median(times["slow"]))
         assert slow.ratio == slow.ms / ours.ms
