@@ -1,15 +1,13 @@
-"""Images: what is read is what was written, normalisation and order are as defined, faults are one line."""
+"""Images: what is read is what was written, normalisation and order are as defined."""
 
 from __future__ import annotations
 
-import io
-import pickle
 import tarfile
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image as Pillow
+from image_cases import MNIST, cifar, message, paint, save
 
 from ssmbio.data.datamodule import PixelData
 from ssmbio.data.image_sources import Cifar10Source, ImageFolderSource, MnistSource
@@ -17,37 +15,6 @@ from ssmbio.data.images import ImageFormat, iter_images
 from ssmbio.data.made_images import ShapesSource
 from ssmbio.data.pixels import ImageFacts
 from ssmbio.errors import UserError
-
-RNG = np.random.default_rng(0)
-MNIST = {
-    "x_train": RNG.integers(0, 256, (40, 6, 5), np.uint8),
-    "y_train": np.arange(40) // 10,  # in the order of the classes, as the real file is
-    "x_test": RNG.integers(0, 256, (8, 6, 5), np.uint8),
-    "y_test": np.arange(8) // 2,
-}
-
-
-def save(path: Path, **changes) -> Path:
-    arrays = {name: array for name, array in {**MNIST, **changes}.items() if array is not None}
-    np.savez(path, **arrays)
-    return path
-
-
-def paint(path: Path, size: tuple[int, int] = (5, 6), mode: str = "L", seed: int = 0) -> np.ndarray:
-    """Write a random image of (width, height); returns its pixels."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shape = (size[1], size[0]) if mode in ("L", "I;16") else (size[1], size[0], {"RGB": 3, "RGBA": 4}[mode])
-    dtype = np.uint16 if mode == "I;16" else np.uint8
-    pixels = np.random.default_rng(seed).integers(0, 256, shape, dtype)
-    Pillow.fromarray(pixels).save(path)
-    return pixels
-
-
-def message(make) -> str:
-    with pytest.raises(UserError) as error:
-        make()
-    assert "\n" not in str(error.value)
-    return str(error.value)
 
 
 def test_mnist_splits_labels_and_pixels(tmp_path) -> None:
@@ -84,7 +51,7 @@ def test_mnist_splits_labels_and_pixels(tmp_path) -> None:
 
 
 def test_normalisation_is_of_the_training_images_alone(tmp_path) -> None:
-    rgb = RNG.integers(0, 256, (40, 6, 5, 3), np.uint8)
+    rgb = np.random.default_rng(1).integers(0, 256, (40, 6, 5, 3), np.uint8)
     rgb[..., 2] = 7  # a channel that never changes
     data = PixelData(MnistSource(root=str(save(tmp_path / "x.npz", x_train=rgb, x_test=rgb[:8]))), val_fraction=0.5)
     data.setup("fit")
@@ -165,20 +132,6 @@ def test_mode_and_size_are_the_same_for_arrays_and_for_files(tmp_path) -> None:
     assert np.array_equal(ImageFormat().read(tmp_path / "t.png"), rgba[..., :3])
 
 
-def cifar(folder: Path, **changes) -> Path:
-    folder.mkdir(parents=True)
-    data = np.arange(2 * 3072).reshape(2, 3072).astype(np.uint8)
-    batches = {f"data_batch_{i}": {b"data": data, b"labels": [i % 2, 1]} for i in range(1, 6)}
-    batches |= {
-        "test_batch": {b"data": data[::-1], b"labels": [1, 0]},
-        "batches.meta": {b"label_names": [b"cat", b"ship"]},
-    }
-    for name, content in (batches | changes).items():
-        if content is not None:
-            (folder / name).write_bytes(pickle.dumps(content, protocol=2))
-    return folder
-
-
 def test_cifar_from_folder_and_archive(tmp_path) -> None:
     folder = cifar(tmp_path / "data" / "cifar-10-batches-py")
     with tarfile.open(tmp_path / "cifar-10-python.tar.gz", "w:gz") as archive:
@@ -204,130 +157,6 @@ def test_cifar_from_folder_and_archive(tmp_path) -> None:
         # Stored as a red, a green and a blue plane.
         assert image[1, 2].tolist() == [(plane * 1024 + 34) % 256 for plane in range(3)]
     assert Cifar10Source(root=str(folder), mode="grey").splits()["test"].shape == (32, 32, 1)
-
-
-class Evil:
-    def __reduce__(self):
-        return (Path.touch, (Path("owned"),))
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"test_batch": None}, "test_batch: there is no such file"),
-        (
-            {"test_batch": {b"data": np.zeros((2, 10), np.uint8), b"labels": [0, 1]}},
-            "test_batch holds uint8 of the shape",
-        ),
-        ({"test_batch": {b"data": np.zeros((1, 3072), np.uint8), b"labels": [5]}}, "labels outside of batches.meta"),
-        ({"test_batch": {b"labels": [5]}}, "there is no 'data'"),
-        ({"test_batch": Evil()}, "is not a batch of CIFAR-10 (it asks for"),
-        ({"test_batch": [1]}, "is not a batch of CIFAR-10"),
-    ],
-)
-def test_cifar_that_is_wrong(tmp_path, monkeypatch, changes: dict, words: str) -> None:
-    monkeypatch.chdir(tmp_path)
-    folder = cifar(tmp_path / "c", **changes)
-    assert words in message(lambda: Cifar10Source(root=str(folder)).splits())
-    assert not (tmp_path / "owned").exists()
-
-
-def test_cifar_that_is_not_there(tmp_path) -> None:
-    assert "it is not downloaded" in message(lambda: Cifar10Source(root=str(tmp_path)).splits())
-    assert "no such file or folder" in message(lambda: Cifar10Source(root=str(tmp_path / "no")).splits())
-    (tmp_path / "x.tar.gz").write_bytes(b"rubbish")
-    assert "not a tar archive" in message(lambda: Cifar10Source(root=str(tmp_path / "x.tar.gz")).splits())
-
-
-def npz_bytes(**arrays) -> bytes:
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    return file.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"y_test": None}, "there is no array 'y_test'"),
-        ({"x_train": None}, "there is no array 'x_train'"),
-        ({"x_train": MNIST["x_train"] / 255}, "'x_train' is float64 of the shape (40, 6, 5)"),
-        ({"x_test": np.zeros((8, 30), np.uint8)}, "'x_test' is uint8 of the shape (8, 30)"),
-        ({"x_test": np.zeros((8, 6, 5, 2), np.uint8)}, "(8, 6, 5, 2)"),
-        ({"y_train": np.arange(39)}, "for 40 images"),
-        ({"y_train": np.arange(40) / 2}, "'y_train' is float64"),
-        ({"y_train": np.array([None] * 40)}, "it holds Python objects"),
-        ({"x_test": np.zeros((0, 6, 5), np.uint8), "y_test": np.zeros(0, int)}, "'x_test' has no images"),
-        ({"x_test": np.zeros((8, 7, 5), np.uint8)}, "7×5 grey, but training images are 6×5 grey"),
-        ({"y_test": np.arange(8)}, "label '4' is not among the labels"),
-        ({"y_train": np.zeros(40, int), "y_test": np.zeros(8, int)}, "all training records are of one class, '0'"),
-    ],
-)
-def test_an_npz_that_is_wrong(tmp_path, changes: dict, words: str) -> None:
-    path = save(tmp_path / "x.npz", **changes)
-    text = message(lambda: PixelData(MnistSource(root=str(path))).setup("fit"))
-    assert words in text
-    assert "x.npz" in text
-
-
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (None, "no such file"),
-        (b"", "not an .npz"),
-        (b"rubbish", "not an .npz"),
-        (npz_bytes(**MNIST)[:-300], "not an .npz, or damaged"),
-        (b"\x93NUMPY\x01\x00", "not an .npz"),
-    ],
-)
-def test_a_file_that_is_no_npz(tmp_path, content: bytes | None, words: str) -> None:
-    if content is not None:
-        (tmp_path / "mnist.npz").write_bytes(content)
-    text = message(lambda: MnistSource(root=str(tmp_path)).splits())
-    assert words in text
-    assert "mnist.npz" in text
-
-
-def test_folders_that_are_wrong(tmp_path) -> None:
-    def read(**settings):
-        return lambda: ImageFolderSource(root=str(tmp_path / "x"), **settings).splits()
-
-    assert "there is no such folder" in message(read())
-    (tmp_path / "x" / "a").mkdir(parents=True)
-    assert "no images in it" in message(read())
-    paint(tmp_path / "x" / "a" / "1.png")
-    paint(tmp_path / "x" / "b" / "1.png", (7, 6))
-    assert "b/1.png: 6×7 grey, but" in (text := message(read()))
-    assert "data.size" in text
-    assert {images.shape for images in read(size=4)().values()} == {(4, 4, 1)}
-    paint(tmp_path / "x" / "b" / "1.png", (5, 6), "RGB")
-    assert "6×5 rgb" in (text := message(read()))
-    assert "data.mode=grey" in text
-    assert {images.shape for images in read(mode="rgb")().values()} == {(6, 5, 3)}
-    (tmp_path / "x" / "b" / "1.png").write_text("no image at all")
-    assert "b/1.png: not an image, or damaged" in message(read())
-    whole = (tmp_path / "x" / "a" / "1.png").read_bytes()
-    (tmp_path / "x" / "b" / "1.png").write_bytes(whole[: len(whole) // 2])
-    assert "b/1.png: not an image, or damaged" in message(read())
-    paint(tmp_path / "x" / "b" / "1.png", mode="I;16")
-    assert "8 bits a channel" in message(read())
-    (tmp_path / "x" / "b" / "1.png").unlink()
-    paint(tmp_path / "x" / "loose.png")
-    assert "loose.png: an image outside of any class" in message(read())
-
-
-@pytest.mark.parametrize(
-    ("settings", "words"),
-    [
-        ({"mode": "gray"}, "set data.mode to grey or rgb"),
-        ({"size": 0}, "size 0"),
-        ({"size": [4]}, "size (4,)"),
-        ({"split": {"tset": 0.1}}, "did you mean 'test'"),
-        ({"split": {"test": 2}}, "split.test 2"),
-        ({"split": {"test": 0.6, "val": 0.6}}, "more than 1"),
-    ],
-)
-def test_settings_that_cannot_be(settings: dict, words: str) -> None:
-    assert words in message(lambda: ImageFolderSource(root="x", **settings))
 
 
 def test_images_of_a_folder_are_read_one_by_one_in_order(tmp_path) -> None:
