@@ -51,7 +51,7 @@ def check_reverse_mode(op: str, *tensors: Tensor | None) -> None:
     for tensor in tensors:
         if tensor is not None and forward_ad.unpack_dual(tensor).tangent is not None:
             raise NotImplementedError(
-                f"{op} has no forward-mode derivative (jvp, jacfwd); use reverse mode (backward, vjp, jacrev)"
+                f"{op} has no forward-mode derivative (jvp, jacfwd); use torch.autograd.grad or backward"
             )
 
 

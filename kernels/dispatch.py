@@ -9,10 +9,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from functools import lru_cache
+from collections.abc import Callable
+from functools import lru_cache, wraps
 from types import ModuleType
+from typing import ParamSpec, TypeVar, cast
 
 import torch
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 BACKENDS = ("auto", "triton", "torch", "reference")
 
@@ -52,6 +57,17 @@ def resolve_backend(backend: str, tensor: torch.Tensor) -> str:
         if obstacle is not None:
             raise RuntimeError(f'backend="triton" cannot run: {obstacle}; use backend="auto" or "torch"')
     return backend
+
+
+def on_its_device(run: Callable[P, T]) -> Callable[P, T]:
+    """`run` with the device of its first argument as the current one, where Triton launches whatever tensors lie on."""
+
+    @wraps(run)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+        with torch.cuda.device_of(cast(torch.Tensor, args[0])):
+            return run(*args, **kwargs)
+
+    return guarded
 
 
 def implementation(package: str, torch_module: str, backend: str, tensor: torch.Tensor) -> ModuleType:

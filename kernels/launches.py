@@ -21,7 +21,7 @@ import triton
 _Launched = tuple[Any, tuple[int, ...], tuple[Any, ...], dict[str, Any]]  # kernel, grid, arguments, constants
 Launch = Callable[..., None]  # of the same, in place of kernel[grid](*arguments, **constants)
 
-_known: set[tuple[Any, ...]] = set()  # kernels launched by this process, with their types and constants
+_known: set[tuple[Any, ...]] = set()  # kernels launched by this process, with their types, devices and constants
 
 
 @contextmanager
@@ -55,9 +55,21 @@ def launches(expected: Callable[[Launch], object] | None = None) -> Iterator[Lau
 
 
 def _compile(launched: list[_Launched]) -> None:
-    with ThreadPoolExecutor(os.cpu_count()) as threads, triton.AsyncCompileMode(threads):
-        for kernel, grid, arguments, constants in launched:
-            kernel.warmup(*arguments, grid=grid, **constants)
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as threads, triton.AsyncCompileMode(threads):
+            for kernel, grid, arguments, constants in launched:
+                kernel.warmup(*arguments, grid=grid, **constants)
+    except Exception:
+        for kernel, *_ in launched:
+            _forget_unfinished(kernel)
+        raise
+
+
+def _forget_unfinished(kernel: Any) -> None:
+    """Triton may keep a compilation that failed in place of the kernel, for good: the next launch is to try again."""
+    for kernels, *_ in kernel.device_caches.values():
+        for key in [key for key, kept in kernels.items() if isinstance(kept, triton.FutureKernel)]:
+            del kernels[key]
 
 
 def _is_known(kernel: Any, arguments: tuple[Any, ...], constants: dict[str, Any]) -> bool:
@@ -67,5 +79,5 @@ def _is_known(kernel: Any, arguments: tuple[Any, ...], constants: dict[str, Any]
 
 def _key(kernel: Any, arguments: tuple[Any, ...], constants: dict[str, Any]) -> tuple[Any, ...]:
     """What a kernel is compiled for, apart from sizes: those that make it another are met where it is launched."""
-    types = (x.dtype if isinstance(x, torch.Tensor) else x is None for x in arguments)
+    types = ((x.dtype, x.get_device()) if isinstance(x, torch.Tensor) else x is None for x in arguments)
     return (kernel.fn, *types, *constants.values())

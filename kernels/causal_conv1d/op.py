@@ -20,7 +20,7 @@ from ssmbio.kernels.checks import (
     check_shape,
     check_tensors,
 )
-from ssmbio.kernels.dispatch import implementation
+from ssmbio.kernels.dispatch import implementation, on_its_device
 from ssmbio.kernels.packing import check_offsets
 from ssmbio.kernels.steps import triton_steps
 
@@ -141,6 +141,7 @@ def _backend(backend: str, x: Tensor):
     return implementation("ssmbio.kernels.causal_conv1d", "torch_path", backend, x)
 
 
+@on_its_device
 def _run_forward(x, weight, bias, activation, initial_state, cu_seqlens, reverse, backend):
     check_offsets(cu_seqlens, x.shape[1])
     with torch.autocast(x.device.type, enabled=False):
@@ -156,6 +157,7 @@ def _fake_forward(x, weight, bias, activation, initial_state, cu_seqlens, revers
     return x.new_empty(x.shape), x.new_empty((sequences, weight.shape[1] - 1, x.shape[2]), dtype=dtype)
 
 
+@on_its_device
 def _run_backward(
     dy, d_final_state, x, weight, bias, activation, initial_state, cu_seqlens, reverse, backend
 ):  # fmt: skip

@@ -11,8 +11,10 @@ import triton.language as tl
 from torch import Tensor
 
 from ssmbio.kernels.causal_conv1d.triton_common import load_taps, sigmoid, weighted
+from ssmbio.kernels.dispatch import on_its_device
 
 
+@on_its_device
 def step(
     x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, state: Tensor
 ) -> tuple[Tensor, Tensor]:

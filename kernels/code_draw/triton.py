@@ -8,8 +8,10 @@ import triton.language as tl
 from torch import Tensor
 
 from ssmbio.kernels.code_draw.reference import UNITS
+from ssmbio.kernels.dispatch import on_its_device
 
 
+@on_its_device
 def draw(
     logits: Tensor, uniforms: Tensor, temperature: float, top_k: int, top_p: float, min_p: float
 ) -> tuple[Tensor, Tensor]:

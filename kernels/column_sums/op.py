@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ssmbio.kernels.checks import check_floats, check_reverse_mode
-from ssmbio.kernels.dispatch import implementation
+from ssmbio.kernels.dispatch import implementation, on_its_device
 
 
 def column_sums(x: Tensor, backend: str = "auto") -> Tensor:
@@ -31,6 +31,7 @@ def column_sums(x: Tensor, backend: str = "auto") -> Tensor:
     return _op(x, backend)
 
 
+@on_its_device
 def _run(x, backend):
     return implementation("ssmbio.kernels.column_sums", "torch_path", backend, x).forward(x.contiguous())
 

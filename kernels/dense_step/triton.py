@@ -10,6 +10,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ssmbio.kernels.dense_step.triton_blocks import EXACT, gelu, layer_norm, load_rows, load_tiles, load_vector, product
+from ssmbio.kernels.dispatch import on_its_device
 
 # `rows_of` alone may look at the batch: a row's sums depend on the others.
 TILE = 4096  # weights a program
@@ -22,6 +23,7 @@ def rows_of(batch: int) -> int:
     return 1 if batch <= 8 else 4 if batch <= 64 else 8
 
 
+@on_its_device
 def step(
     x: Tensor,
     weight: Tensor,

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ssmbio.kernels.checks import check_floats, check_reverse_mode, check_shape
-from ssmbio.kernels.dispatch import implementation
+from ssmbio.kernels.dispatch import implementation, on_its_device
 
 
 def gated_sum(a: Tensor, b: Tensor, z: Tensor, backend: str = "auto") -> Tensor:
@@ -41,6 +41,7 @@ def _backend(backend: str, a: Tensor):
     return implementation("ssmbio.kernels.gated_sum", "torch_path", backend, a)
 
 
+@on_its_device
 def _run_forward(a, b, z, backend):
     with torch.autocast(a.device.type, enabled=False):
         return _backend(backend, a).forward(a.contiguous(), b.contiguous(), z.contiguous())
@@ -51,6 +52,7 @@ def _fake_forward(a, b, z, backend):
     return a.new_empty(a.shape), a.new_empty(a.shape)
 
 
+@on_its_device
 def _run_backward(dy, total, z, backend):
     with torch.autocast(dy.device.type, enabled=False):
         return _backend(backend, dy).backward(dy.contiguous(), total, z.contiguous())

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ssmbio.kernels import dispatch
 from ssmbio.kernels.checks import check_reverse_mode
+from ssmbio.kernels.dispatch import on_its_device
 from ssmbio.kernels.lti_scan.checks import check_arguments
 from ssmbio.kernels.lti_scan.reference import lti_scan_reference
 from ssmbio.kernels.packing import check_offsets
@@ -109,6 +110,7 @@ def _backend(backend: str, u: Tensor):
     return dispatch.implementation(_PACKAGE, "torch_chunked", backend, u)
 
 
+@on_its_device
 def _run_forward(u, log_a, b, c, D, initial_state, cu_seqlens, reverse, backend):
     check_offsets(cu_seqlens, u.shape[1])
     # Inside the op the precision is ours alone: an enclosing autocast would turn products of states to bfloat16.
@@ -126,6 +128,7 @@ def _fake_forward(u, log_a, b, c, D, initial_state, cu_seqlens, reverse, backend
     return u.new_empty(u.shape), log_a.new_empty(sequences, channels, pairs), log_a.new_empty(checkpoints)
 
 
+@on_its_device
 def _run_backward(
     dy, d_final_state, checkpoints, u, log_a, b, c, D, initial_state, cu_seqlens, reverse, backend
 ):  # fmt: skip

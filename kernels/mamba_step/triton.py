@@ -21,6 +21,7 @@ from torch import Tensor
 from ssmbio.kernels.causal_conv1d import causal_conv1d_step
 from ssmbio.kernels.causal_conv1d.triton_common import load_taps, sigmoid, weighted
 from ssmbio.kernels.causal_conv1d.triton_step import load_past, store_past
+from ssmbio.kernels.dispatch import on_its_device
 from ssmbio.kernels.selective_scan.triton_exponentials import LOG2E, softplus
 from ssmbio.kernels.selective_scan.triton_step import TILE, advance
 
@@ -30,6 +31,7 @@ LARGEST_WIDTH = 2048  # D of the three kernels
 SHARES = 64  # as many programs of the first, each with a share of x_proj, or fewer
 
 
+@on_its_device
 def step(
     x: Tensor,
     in_weight: Tensor,

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ssmbio.kernels.checks import check_floats, check_reverse_mode, check_shape
-from ssmbio.kernels.dispatch import implementation
+from ssmbio.kernels.dispatch import implementation, on_its_device
 
 
 def row_norm(
@@ -81,6 +81,7 @@ def _rows(x: Tensor) -> Tensor:
     return x.reshape(-1, x.shape[-1]).contiguous()
 
 
+@on_its_device
 def _run_forward(x, weight, bias, eps, centred, dtype, backend):
     with torch.autocast(x.device.type, enabled=False):
         return _backend(backend, x).forward(_rows(x), weight, bias, eps, centred, dtype).view(x.shape)
@@ -91,6 +92,7 @@ def _fake_forward(x, weight, bias, eps, centred, dtype, backend):
     return x.new_empty(x.shape, dtype=dtype)
 
 
+@on_its_device
 def _run_backward(dy, x, weight, residual, eps, centred, backend):
     with torch.autocast(x.device.type, enabled=False):
         beside = None if residual is None else _rows(residual)

@@ -11,6 +11,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ssmbio.kernels.dense_step.triton_blocks import EXACT, advance, gelu, load_rows, moments
+from ssmbio.kernels.dispatch import on_its_device
 
 TILE = 512  # complex numbers of a state a program
 BLOCK = 64  # channels of the LayerNorm at a time
@@ -22,6 +23,7 @@ def rows_of(batch: int) -> int:
     return 1 if batch <= 32 else 2 if batch <= 128 else 4
 
 
+@on_its_device
 def step(
     x: Tensor,
     norm_weight: Tensor,

@@ -21,6 +21,7 @@ from ssmbio.kernels.dense_step.triton_blocks import (
     load_vector,
     product,
 )  # fmt: skip
+from ssmbio.kernels.dispatch import on_its_device
 from ssmbio.kernels.s4d_layer_step import triton as layer_step
 from ssmbio.kernels.s4d_stage_step.op import S4DStage
 
@@ -38,6 +39,7 @@ def rows_of(batch: int) -> int:
     return 1 if batch <= 132 else 2
 
 
+@on_its_device
 def step(x: Tensor, weights: S4DStage, state: Tensor, extra: Tensor | None, add_input: bool, eps: float) -> Tensor:
     """The stage's output (B, D), from the arguments of `s4d_stage_step`."""
     (batch, channels), (layers, _, _, pairs), inner = x.shape, state.shape, weights.widen_weight.shape[1]

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ssmbio.kernels.checks import check_reverse_mode
-from ssmbio.kernels.dispatch import implementation
+from ssmbio.kernels.dispatch import implementation, on_its_device
 from ssmbio.kernels.packing import check_offsets
 from ssmbio.kernels.selective_scan.checks import check_arguments
 from ssmbio.kernels.selective_scan.reference import selective_scan_reference
@@ -95,8 +95,14 @@ def selective_scan(
 
 
 def gradient_wanted(*tensors: Tensor | None) -> bool:
-    """Whether autograd records what is made of these tensors; not to be asked inside an op, where grad mode is off."""
-    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
+    """Whether autograd records what is made of these tensors; not to be asked inside an op, where grad mode is off.
+
+    Under `vmap` tensors do not tell.
+    """
+    if not torch.is_grad_enabled():
+        return False
+    mapped = torch._C._are_functorch_transforms_active()
+    return mapped or any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
 def _rows(tensor: Tensor | None) -> Tensor | None:
@@ -117,6 +123,7 @@ def _state_shape(u: Tensor, A: Tensor, cu_seqlens: Tensor | None) -> tuple[int, 
     return sequences, u.shape[2], A.shape[1]
 
 
+@on_its_device
 def _run_forward(
     u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, cu_seqlens, reverse, backend, keep
 ):
@@ -139,6 +146,7 @@ def _fake_forward(
     return u.new_empty(u.shape), A.new_empty(state), A.new_empty(shape)
 
 
+@on_its_device
 def _run_backward(
     dy, d_final_state, checkpoints,
     u, delta, A, B, C, D, z, delta_bias, delta_softplus, initial_state, cu_seqlens, reverse, backend,

@@ -7,11 +7,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ssmbio.kernels.dispatch import on_its_device
 from ssmbio.kernels.selective_scan.triton_exponentials import LOG2E, exp_parts, sigmoid, softplus
 
 TILE = 512  # states of a program: few, for at batch 1 it is the number of programs that hides latency
 
 
+@on_its_device
 def step(
     u: Tensor,
     delta: Tensor,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ssmbio.kernels.checks import check_floats, check_reverse_mode, check_shape
-from ssmbio.kernels.dispatch import implementation
+from ssmbio.kernels.dispatch import implementation, on_its_device
 
 _INPUTS = "Tensor log_decay, Tensor frequency, Tensor B, Tensor log_dt, float rate, str backend"
 
@@ -67,6 +67,7 @@ def _backend(backend: str, log_decay: Tensor):
     return implementation("ssmbio.kernels.zero_order_hold", "torch_path", backend, log_decay)
 
 
+@on_its_device
 def _run_forward(log_decay, frequency, B, log_dt, rate, backend):
     inputs = (tensor.contiguous() for tensor in (log_decay, frequency, B, log_dt))
     with torch.autocast(log_dt.device.type, enabled=False):
@@ -79,6 +80,7 @@ def _fake_forward(log_decay, frequency, B, log_dt, rate, backend):
     return log_decay.new_empty(shape, dtype=dtype), log_decay.new_empty(shape, dtype=dtype)
 
 
+@on_its_device
 def _run_backward(d_log_a, d_b, log_decay, frequency, B, log_dt, rate, backend):
     grads = (grad.contiguous() for grad in (d_log_a, d_b))
     inputs = (tensor.contiguous() for tensor in (log_decay, frequency, B, log_dt))

@@ -97,7 +97,7 @@ class Stack(nn.Module):
     ) -> tuple[Tensor, list[Any]]:
         """x (B, L, D), or packed (1, total, D) → y like x and one state a layer."""
         new_states = []
-        for block, state in zip(self.layers, states or [None] * len(self.blocks), strict=True):
+        for block, state in zip(self.layers, [None] * len(self.blocks) if states is None else states, strict=True):
             if self.activation_checkpointing and self.training:
                 x, state = checkpoint(block, x, state, cu_seqlens, use_reentrant=False)
             else:

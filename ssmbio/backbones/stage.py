@@ -53,7 +53,7 @@ class Stage(nn.Module):
         after: After | None = None,
     ) -> tuple[Tensor, list[Any]]:
         """x (B, L, D), or packed → y like x and one state a mixer; `after` is applied after each block."""
-        before = iter(states or [None] * len(self.mixers))
+        before = iter([None] * len(self.mixers) if states is None else states)
         new_states = []
         for block in self.blocks:
             if isinstance(block, Block):

@@ -12,7 +12,9 @@ from torch import Tensor, nn
 from ssmbio.backbones.pooling import DownPool, UpPool
 from ssmbio.backbones.stage import MixerMaker, Stage
 from ssmbio.backbones.unet_walks import Pieces, SingleStep, UNetState, Walk, Whole
+from ssmbio.kernels.packing import check_offsets
 from ssmbio.layers import LayerNorm
+from ssmbio.mixers.inputs import check_sequences
 from ssmbio.mixers.settings import check_dropout, check_flag, check_whole
 
 STAGES = ("outer", "middle", "centre")
@@ -112,9 +114,11 @@ class UNet(nn.Module):
         The state is None for packed sequences and for bidirectional mixers.
 
         Raises:
-            ValueError: a state together with `cu_seqlens`.
+            ValueError, TypeError: x or `cu_seqlens` of a wrong shape or kind; a state together with `cu_seqlens`.
             RuntimeError: a state, with bidirectional mixers.
         """
+        check_sequences(x, self.d_model, cu_seqlens)
+        check_offsets(cu_seqlens, x.shape[1])
         if states is not None and cu_seqlens is not None:
             raise ValueError("a U-Net carries no state over packed sequences: leave out states or cu_seqlens")
         if states is not None and not self.causal:

@@ -27,7 +27,7 @@ class Row:
         gb_per_s: bytes of the op, each input and output once, per second; for implementations of the same op alone.
         least_ms, bound: the roofline, and the resource it is: bytes, exponentials or products.
         share: least_ms / ms.
-        ratio: for a peer, its time over ours, from the same rounds.
+        ratio: for a peer, its time over ours, from the same rounds; for a yardstick, from rounds of its own.
         tokens_per_s, us_per_token: of the B·L positions of a call.
         peak_gib: most memory allocated during a call less what was before it; on a GPU.
         first_call_s: the first call of this case and pass, with what it compiles.

@@ -1,4 +1,4 @@
-"""From one vector a position to one vector a sequence, blind to padding."""
+"""From one vector a position to one vector a sequence, blind to padding. Every sequence has a valid position."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ class MeanPool(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """x (B, L, D), valid (B, L) bool → (B, D)."""
-        weights = valid.to(x.dtype)[..., None]
-        return (x * weights).sum(1) / weights.sum(1)
+        total = x.masked_fill(~valid[..., None], 0).sum(1, dtype=_wide(x))
+        return (total / valid.sum(1, keepdim=True)).to(x.dtype)
 
 
 class LastPool(nn.Module):
@@ -28,7 +28,8 @@ class LastPool(nn.Module):
 
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """x (B, L, D), valid (B, L) bool → (B, D)."""
-        last = valid.sum(1) - 1
+        positions = torch.arange(valid.shape[1], device=x.device)
+        last = torch.where(valid, positions, -1).amax(1)
         return x[torch.arange(len(x), device=x.device), last]
 
 
@@ -53,7 +54,12 @@ class AttentionPool(nn.Module):
     def forward(self, x: Tensor, valid: Tensor) -> Tensor:
         """x (B, L, D), valid (B, L) bool → (B, D)."""
         scores = self.score(x).squeeze(-1).float().masked_fill(~valid, -torch.inf)
-        return torch.einsum("bl,bld->bd", scores.softmax(1).to(x.dtype), x)
+        return torch.einsum("bl,bld->bd", scores.softmax(1).to(x.dtype), x.masked_fill(~valid[..., None], 0))
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    """For sums over positions: float16 ends at 65,504."""
+    return torch.promote_types(x.dtype, torch.float32)
 
 
 POOLINGS: dict[str, type[nn.Module]] = {

@@ -29,7 +29,7 @@ class Eigenvalues(nn.Module):
         self.frequency = nn.Parameter(initial.imag.float().clone())
 
     def forward(self) -> Tensor:
-        return torch.complex(-torch.exp(self.log_decay), self.frequency)
+        return torch.complex(-torch.exp(widened(self.log_decay)), widened(self.frequency))
 
     def optimizer_settings(self) -> dict[str, dict[str, float]]:
         return own_group(("log_decay", "frequency"), self.lr)
@@ -38,6 +38,16 @@ class Eigenvalues(nn.Module):
 def complex_parameter(initial: Tensor) -> nn.Parameter:
     """(…) complex → a parameter (…, 2), float32."""
     return nn.Parameter(torch.view_as_real(initial.to(torch.complex64).resolve_conj()).clone())
+
+
+def as_complex(parameter: Tensor) -> Tensor:
+    """(…, 2) → (…) complex."""
+    return torch.view_as_complex(widened(parameter))
+
+
+def widened(parameter: Tensor) -> Tensor:
+    """In float32 where a model was cast to less: complex numbers and time scales want it."""
+    return parameter if parameter.dtype in (torch.float32, torch.float64) else parameter.float()
 
 
 def complex_normal(*shape: int) -> Tensor:

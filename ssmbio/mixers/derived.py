@@ -12,30 +12,34 @@ from torch import Tensor, nn
 class Derived:
     """Keeps the last result of a computation while no gradient is recorded and nothing it depends on has changed.
 
-    A CUDA graph that is being captured gets the computation itself: its replays then see parameters as they are.
+    A CUDA graph that is being captured gets the computation itself: its replays then see parameters as they are. What
+    is kept is of this process: a copy, or what is read from a file, begins with nothing.
     """
 
     def __init__(self) -> None:
-        self._depends_on: list[tuple[Tensor, int]] = []
+        self._depends_on: list[Tensor] = []
         self._settings: tuple[Any, ...] = ()
         self._value: Any = None
 
+    def __reduce__(self) -> tuple[type[Derived], tuple[()]]:
+        return type(self), ()
+
     def get(self, module: nn.Module, compute: Callable[[], Any], *settings: Any) -> Any:
-        """`compute()`, or what it returned before; it depends on the parameters of `module` and on `settings`."""
-        parameters = list(module.parameters())
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or any(p.is_inference() for p in parameters):
+        """`compute()`, or what it returned before; it depends on the tensors of `module` and on `settings`."""
+        tensors = [*module.parameters(), *module.buffers()]
+        if torch.is_grad_enabled() or torch.compiler.is_compiling():
             return compute()
-        if any(p.is_cuda for p in parameters) and torch.cuda.is_current_stream_capturing():
+        if any(x.is_cuda for x in tensors) and torch.cuda.is_current_stream_capturing():
             return compute()
-        if settings != self._settings or not self._unchanged(parameters):
+        if settings != self._settings or not self._unchanged(tensors):
             self._value = compute()
-            # The storages are held, so no other parameter can come to lie at the same address.
-            self._depends_on = [(p.detach(), p._version) for p in parameters]
+            self._depends_on = [x.detach().clone() for x in tensors]
             self._settings = settings
         return self._value
 
-    def _unchanged(self, parameters: list[nn.Parameter]) -> bool:
-        return len(parameters) == len(self._depends_on) and all(
-            p.data_ptr() == kept.data_ptr() and p.dtype == kept.dtype and p._version == version
-            for p, (kept, version) in zip(parameters, self._depends_on, strict=True)
+    def _unchanged(self, tensors: list[Tensor]) -> bool:
+        """By their values: fused optimizers and writes to `.data` leave no other trace."""
+        return len(tensors) == len(self._depends_on) and all(
+            x.dtype == kept.dtype and x.device == kept.device and torch.equal(x, kept)
+            for x, kept in zip(tensors, self._depends_on, strict=True)
         )

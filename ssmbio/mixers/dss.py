@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from functools import partial
 
-import torch
 from torch import Tensor
 
-from ssmbio.mixers.complex_parameters import Eigenvalues, complex_normal, complex_parameter, pairs_of
+from ssmbio.mixers.complex_parameters import Eigenvalues, as_complex, complex_normal, complex_parameter, pairs_of
 from ssmbio.mixers.discretization import expm1
 from ssmbio.mixers.hippo import normal_plus_low_rank
 from ssmbio.mixers.scanned_ssm import ScannedSSM
@@ -70,7 +69,7 @@ class DiagonalSoftmaxSSM(ScannedSSM):
             # The geometric series: Σ_{m < M} exp(mz) = (exp(Mz) - 1) / (exp(z) - 1).
             divisor = divisor * expm1(log_a * (self.l_max / self.rate))
         b = expm1(log_a) * divisor.conj() / (divisor.real.square() + divisor.imag.square() + _EPSILON)
-        return log_a, b, torch.view_as_complex(self.W)
+        return log_a, b, as_complex(self.W)
 
 
 class DSS(SSMLayer):

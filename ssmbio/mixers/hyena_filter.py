@@ -51,9 +51,6 @@ class HyenaFilter(nn.Module):
         self.layers = nn.Sequential(*(nn.Linear(*pair) for pair in pairwise(sizes)))
         self.sine = nn.Parameter(torch.full((width,), float(sine)))
         self.last = nn.Linear(width, channels, bias=False)
-        self.alpha: Tensor
-        slow, fast = math.log(100) / 1.5, math.log(100) / 0.3
-        self.register_buffer("alpha", torch.linspace(slow, fast, channels), persistent=False)
 
     def forward(self, length: int) -> Tensor:
         """The first min(length, l_max) taps of every filter, (channels, taps), in the dtype of the parameters."""
@@ -67,7 +64,9 @@ class HyenaFilter(nn.Module):
             hidden = torch.cat([share, angle.cos(), -angle.sin()], dim=1)
             for layer in self.layers:
                 hidden = torch.sin(self.sine * _linear(cast(nn.Linear, layer), hidden))
-            return (_linear(self.last, hidden) * torch.exp(-share * self.alpha)).t()
+            slow, fast = math.log(100) / 1.5, math.log(100) / 0.3
+            alpha = torch.linspace(slow, fast, self.last.out_features, device=t.device, dtype=t.dtype)
+            return (_linear(self.last, hidden) * torch.exp(-share * alpha)).t()
 
     def optimizer_settings(self) -> dict[str, dict[str, float]]:
         return own_group(tuple(name for name, _ in self.named_parameters()), self.lr)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ssmbio.kernels import fft_convolution
-from ssmbio.mixers.complex_parameters import Eigenvalues, complex_normal, complex_parameter, pairs_of
+from ssmbio.mixers.complex_parameters import Eigenvalues, as_complex, complex_normal, complex_parameter, pairs_of
 from ssmbio.mixers.derived import Derived
 from ssmbio.mixers.hippo import HIPPO_NAMES, normal_plus_low_rank
 from ssmbio.mixers.nplr import BilinearNPLR, from_halves, halves, solve
@@ -70,7 +70,7 @@ class LowRankSSM(nn.Module):
         self._kept = Derived()
 
     def system(self) -> BilinearNPLR:
-        A, B, C, P = self.A(), *(torch.view_as_complex(part) for part in (self.B, self.C, self.P))
+        A, B, C, P = self.A(), *(as_complex(part) for part in (self.B, self.C, self.P))
         wide = torch.complex128
         return BilinearNPLR(
             self.dt().double(),

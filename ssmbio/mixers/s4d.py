@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from ssmbio.kernels.zero_order_hold import zero_order_hold
-from ssmbio.mixers.complex_parameters import Eigenvalues, complex_normal, complex_parameter, pairs_of
+from ssmbio.mixers.complex_parameters import (
+    Eigenvalues,
+    as_complex,
+    complex_normal,
+    complex_parameter,
+    pairs_of,
+    widened,
+)
 from ssmbio.mixers.discretization import DISCRETIZATIONS
 from ssmbio.mixers.hippo import normal_plus_low_rank
 from ssmbio.mixers.own_group import own_group
@@ -82,11 +89,12 @@ class DiagonalSSM(ScannedSSM):
     def system(self) -> tuple[Tensor, Tensor, Tensor]:
         if self.discretization == "zoh" and self.B.is_cuda:
             # One kernel each way, in place of one for every operation on (D, N) numbers.
-            log_a, b = zero_order_hold(self.A.log_decay, self.A.frequency, self.B, self.dt.log_dt, self.rate)
+            log_decay, frequency, log_dt = map(widened, (self.A.log_decay, self.A.frequency, self.dt.log_dt))
+            log_a, b = zero_order_hold(log_decay, frequency, widened(self.B), log_dt, self.rate)
         else:
             discretize = DISCRETIZATIONS[self.discretization]
-            log_a, b = discretize(self.A(), torch.view_as_complex(self.B), self.dt()[:, None])
-        return log_a, b, torch.view_as_complex(self.C)
+            log_a, b = discretize(self.A(), as_complex(self.B), self.dt()[:, None])
+        return log_a, b, as_complex(self.C)
 
     def optimizer_settings(self) -> dict[str, dict[str, float]]:
         return own_group(("B",), self.lr)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssmbio.kernels import lti_scan
-from ssmbio.mixers.complex_parameters import Eigenvalues, complex_normal, complex_parameter, pairs_of
+from ssmbio.mixers.complex_parameters import Eigenvalues, as_complex, complex_normal, complex_parameter, pairs_of
 from ssmbio.mixers.derived import Derived
 from ssmbio.mixers.discretization import DISCRETIZATIONS
 from ssmbio.mixers.hippo import normal_plus_low_rank
@@ -64,8 +64,8 @@ class SharedSSM(nn.Module):
     def system(self) -> tuple[Tensor, Tensor, Tensor]:
         """log_a (N,) complex; B̄ (2N, D) real, the real parts above the imaginary; 2 C (D, 2N) real, to [Re h, Im h]."""
         log_a, scale = self.discretize(self.A(), torch.ones_like(self.A()), self.dt())
-        B = scale[:, None] * torch.view_as_complex(self.B)
-        C = torch.view_as_complex(self.C)
+        B = scale[:, None] * as_complex(self.B)
+        C = as_complex(self.C)
         return log_a, torch.cat([B.real, B.imag]), 2 * torch.cat([C.real, -C.imag], dim=1)
 
     def forward(

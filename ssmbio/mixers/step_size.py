@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from ssmbio.mixers.complex_parameters import widened
 from ssmbio.mixers.own_group import own_group
 from ssmbio.mixers.settings import check_dt, check_lr, check_positive
 
@@ -34,7 +35,7 @@ class StepSize(nn.Module):
 
     def forward(self) -> Tensor:
         """Δ, (count,)."""
-        return torch.exp(self.log_dt) * self.rate
+        return torch.exp(widened(self.log_dt)) * self.rate
 
     def optimizer_settings(self) -> dict[str, dict[str, float]]:
         return own_group(("log_dt",), self.lr)

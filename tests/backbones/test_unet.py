@@ -346,3 +346,20 @@ def test_a_state_and_packed_sequences_exclude_each_other():
     _, states = net(random(1, 16, D_MODEL))
     with pytest.raises(ValueError, match="leave out states or cu_seqlens"):
         net(random(1, 16, D_MODEL), states, torch.tensor([0, 4, 16], dtype=torch.int32))
+
+
+@pytest.mark.parametrize("unet", [False, True])
+@pytest.mark.parametrize(
+    ("offsets", "message"),
+    [
+        (torch.tensor([0, 4, 8]), "cu_seqlens must be int32"),
+        (torch.tensor([0, 4, 8], dtype=torch.int32), "row's length 16; got 0 and 8"),
+        (torch.tensor([0, 4, 20], dtype=torch.int32), "row's length 16; got 0 and 20"),
+        (torch.tensor([0, 6, 4, 16], dtype=torch.int32), "sequence 1 has length -2"),
+        (torch.tensor([[0, 16]], dtype=torch.int32), r"cu_seqlens must be \(S \+ 1,\)"),
+        ([0, 16], "cu_seqlens must be a tensor"),
+    ],
+)
+def test_offsets_that_make_no_sense_are_named(unet, offsets, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        make(unet, CAUSAL["s4d"])(random(1, 16, D_MODEL), cu_seqlens=offsets)

@@ -35,3 +35,26 @@ def test_poolings_by_hand():
 def test_unknown_pooling_is_named():
     with pytest.raises(ValueError, match="mean, last, max, attention"):
         ClassificationHead(4, 2, "median")
+
+
+POOLS = pytest.mark.parametrize("pool", [MeanPool, LastPool, MaxPool, AttentionPool])
+
+
+@POOLS
+def test_padding_may_hold_anything_and_lie_anywhere(pool: type[torch.nn.Module]) -> None:
+    torch.manual_seed(0)
+    module, x = pool(4), torch.randn(1, 5, 4)
+    expected = module(x, torch.ones(1, 5, dtype=torch.bool))
+    valid = torch.tensor([[False, True, False, True, True, False, True, True, False]])
+    scattered = torch.full((1, 9, 4), torch.nan)
+    scattered[valid] = x[0]
+    torch.testing.assert_close(module(scattered, valid), expected)
+
+
+@POOLS
+def test_half_precision_holds_long_sequences(pool: type[torch.nn.Module]) -> None:
+    torch.manual_seed(0)
+    module, x = pool(2), torch.randn(1, 70000, 2) + 3
+    valid = torch.ones(1, 70000, dtype=torch.bool)
+    narrow = module.half()(x.half(), valid)
+    torch.testing.assert_close(narrow.float(), module.float()(x.half().float(), valid), rtol=2e-3, atol=0)

@@ -29,6 +29,7 @@ FULL_SIZE = (
     ScanCase(2**15, batch=1, channels=512, states=16, selective=True),
     ScanCase(2**12, batch=1, channels=512, states=16, selective=True, reverse=True, dtype=torch.bfloat16),
     ScanCase(2000, channels=100, states=256),
+    ScanCase(2**14, channels=200, states=32),
     ConvolutionCase(2**18, batch=1, channels=512, dtype=torch.bfloat16),
     ConvolutionCase(2**16 - 37, channels=500, reverse=True),
     ConvolutionCase(2**15, channels=512, offsets=(0, 1, 5, 300, 20000, 32767, 2**15), reverse=True),
@@ -42,6 +43,7 @@ SEQUENTIAL = (
     ScanCase(1000, channels=64, states=16, slow=True),
     ScanCase(1000, channels=100, states=48, offsets=(0, 1, 5, 300, 301, 1000)),
     ScanCase(500, channels=40, states=256),
+    ScanCase(1000, channels=100, states=20, offsets=(0, 1, 5, 300, 301, 1000)),
     ConvolutionCase(2011, channels=500),
     ConvolutionCase(1000, channels=500, offsets=(0, 1, 5, 300, 301, 1000), reverse=True, dtype=torch.bfloat16),
 )

@@ -1,6 +1,7 @@
 """The ops beside torch's machinery: compiling, activation checkpointing, autocast, registration."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import pytest
 import torch
@@ -161,3 +162,32 @@ def test_gradients_of_a_convolution_are_no_views_of_one_another(channels: int, b
     for gradient in gradients:
         assert gradient.storage_offset() == 0
     assert len({gradient.untyped_storage().data_ptr() for gradient in gradients}) == len(gradients)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_ops_run_with_the_device_of_their_tensors_as_the_current_one(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triton launches on the current device, whatever its tensors lie on."""
+    entered: list[object] = []
+
+    @contextmanager
+    def device_of(tensor: torch.Tensor) -> Iterator[None]:
+        entered.append(tensor.device)
+        yield
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    tensors = case.inputs()
+    outputs = case.outputs(tensors, "auto")
+    assert entered == [outputs[0].device]
+    with_gradients(*outputs, tensors)
+    assert entered == 2 * [outputs[0].device]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_tensors_of_another_gpu_than_the_current_one(case: Case) -> None:
+    first, second = (run(case, case.inputs(device=f"cuda:{index}"), "triton") for index in range(2))
+    assert torch.cuda.current_device() == 0
+    check_equal({name: value.to("cuda:0") for name, value in second.items()}, first, 0)

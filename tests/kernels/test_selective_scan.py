@@ -59,6 +59,9 @@ INTERPRETED = (
     ScanCase(65, batch=1, bare=True, initial=False, reverse=True, dtype=torch.bfloat16),
     ScanCase(65, offsets=(0, 1, 2, 40, 65)),
     ScanCase(34, offsets=(0, 1, 33, 34), groups=2, reverse=True, dtype=torch.float16),
+    ScanCase(34, batch=1, states=32, groups=2, reverse=True),
+    ScanCase(33, states=20, offsets=(0, 2, 33), dtype=torch.bfloat16),
+    ScanCase(34, channels=2, states=33),
 )
 
 

@@ -20,7 +20,7 @@ CHANNELS, BATCH = 6, 2
 @pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize(
     ("chunks", "states"),
-    [(1, 16), (17, 5), (FEW, 16), (FEW + 1, 16), (40 * SEGMENTS, 16), (40 * SEGMENTS + 3, 5), (70 * SEGMENTS, 16)],
+    [(1, 16), (17, 5), (FEW, 16), (FEW + 1, 20), (40 * SEGMENTS, 16), (40 * SEGMENTS + 3, 5), (70 * SEGMENTS, 16)],
 )
 def test_states_that_enter_chunks_are_those_of_a_loop(chunks: int, states: int, exact: bool, backwards: bool) -> None:
     random = torch.Generator().manual_seed(0)

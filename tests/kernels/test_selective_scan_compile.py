@@ -23,6 +23,7 @@ ON_GPU = (
     ScanCase(5000, channels=72, states=16, dtype=torch.bfloat16, initial=False),
     ScanCase(3000, channels=144, states=40, reverse=True, groups=2),
     ScanCase(2048, channels=72, states=5, bare=True, initial=False),
+    ScanCase(2048, channels=72, states=32),
 )
 
 

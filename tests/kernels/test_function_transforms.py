@@ -1,4 +1,4 @@
-"""Forward-mode differentiation: the ops have none, and must say so, for torch would take their inputs as constants."""
+"""Ops under torch.func: gradients pass vmap; forward-mode derivatives, which they have not, are refused."""
 
 from collections.abc import Callable
 
@@ -50,3 +50,14 @@ def test_the_reference_has_the_forward_mode_derivative() -> None:
 
     _, derivative = torch.func.jvp(scan, (x,), (torch.ones_like(x),))
     torch.testing.assert_close(derivative, scan(torch.ones_like(x)))  # the scan is linear in u
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.parametrize("name", [name for name in OPS if name != "column_sums"])  # it has no gradient
+def test_gradients_through_vmap_are_those_of_a_loop(name: str) -> None:
+    x = torch.randn(3, *ROWS, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    mapped = torch.func.vmap(OPS[name])(x)
+    each = torch.stack([OPS[name](row) for row in x])
+    torch.testing.assert_close(mapped, each)
+    cotangent = torch.randn(each.shape, dtype=each.dtype, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(*(torch.autograd.grad(y, x, cotangent)[0] for y in (mapped, each)))
