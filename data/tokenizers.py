@@ -42,7 +42,7 @@ class Tokenizer(ABC):
 
     @abstractmethod
     def encode(self, sequence: bytes) -> Ids:
-        """Letters to ids, a new writable array. Bytes that are no letters of the alphabet become UNK."""
+        """Letters to ids, a new writable array. Bytes that are no letters of the alphabet become UNK, with BPE N."""
 
     @abstractmethod
     def decode(self, ids: npt.ArrayLike) -> bytes:

@@ -80,7 +80,7 @@ def measured_row(
 
     Args:
         times: its times in ms.
-        ours: for a peer, those of ours in the same rounds; None: there are none, or this is ours.
+        ours: for a peer, those of ours in the same pass; None: there are none, or this is ours.
         limit: cost of the op and peaks of the device; None where another op is measured as a yardstick.
         peak: bytes of memory; None where it is not known.
         first_ms: time of the first call.

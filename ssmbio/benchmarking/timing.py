@@ -1,6 +1,6 @@
 """Times of calls: CUDA events over queued calls with the L2 cache flushed between, a monotonic clock on a CPU.
 
-Several calls that are compared run in turns, one of each a round, so that a change of clocks or of the machine's load
+Several calls given together run in turns, one of each a round, so that a change of clocks or of the machine's load
 meets all of them.
 """
 

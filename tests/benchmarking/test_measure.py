@@ -1,4 +1,4 @@
-"""Rows of a case: ratios from the same rounds, and every way in which an implementation can be missing."""
+"""Rows of a case: ratios to peers from the same rounds, and every way in which an implementation can be missing."""
 
 from __future__ import annotations
 
