@@ -80,7 +80,8 @@ def test_torch_path_in_float64_is_the_reference(case: ScanCase) -> None:
 @pytest.mark.parametrize("backend", [TRITON])
 @pytest.mark.parametrize("case", INTERPRETED + SELECTIVE, ids=str)
 def test_triton_kernels_are_as_exact_as_the_reference(case: ScanCase, backend: str) -> None:
-    check_against_reference(case, backend)
+    draws = {"draws": 1} if case.states >= 32 and case.length > 3 else {}  # half a minute a draw
+    check_against_reference(case, backend, **draws)
 
 
 @pytest.mark.parametrize(
