@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ssmbio.kernels.gated_sum import gated_sum
 from ssmbio.mixers.base import Mixer
+from ssmbio.mixers.linear_weights import weight_of
 from ssmbio.mixers.selective_ssm import SelectiveSSM, in_autocast_dtype, inner_channels, rank_of_steps
 
 
@@ -42,7 +43,7 @@ class BiMamba(Mixer):
     def forward(self, x: Tensor, state: None = None, cu_seqlens: Tensor | None = None) -> tuple[Tensor, None]:
         self.check_input(x, state, cu_seqlens)
         x = in_autocast_dtype(x)
-        to_inner, to_gate = self.in_proj.weight.chunk(2)
+        to_inner, to_gate = weight_of(self.in_proj, "in_proj").chunk(2)
         inner = F.linear(x, to_inner)
         y_forward, _ = self.ssm_forward(inner, None, cu_seqlens=cu_seqlens)
         y_backward, _ = self.ssm_backward(inner, None, cu_seqlens=cu_seqlens, reverse=True)

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ssmbio.kernels.mamba_step import mamba_step
 from ssmbio.mixers.base import Mixer
+from ssmbio.mixers.linear_weights import weight_of
 from ssmbio.mixers.selective_ssm import (
     SelectiveSSM,
     SelectiveState,
@@ -50,16 +51,20 @@ class Mamba(Mixer):
         self.check_input(x, state, cu_seqlens)
         # Two products: the gradients of the halves of one would be put together by a copy.
         x = in_autocast_dtype(x)
-        inner, z = (F.linear(x, weight) for weight in self.in_proj.weight.chunk(2))
+        inner, z = (F.linear(x, weight) for weight in weight_of(self.in_proj, "in_proj").chunk(2))
         y, state = self.ssm(inner, z, state, cu_seqlens)
         return self.out_proj(y), state
 
     def step(self, x: Tensor, state: SelectiveState) -> tuple[Tensor, SelectiveState]:
         self.check_step(x, state)
         ssm = self.ssm
+        in_weight, x_weight, out_weight = (
+            weight_of(layer, name)
+            for layer, name in ((self.in_proj, "in_proj"), (ssm.x_proj, "x_proj"), (self.out_proj, "out_proj"))
+        )
         y, conv_state, ssm_state = mamba_step(
-            *(x, self.in_proj.weight, ssm.conv_weight, ssm.conv_bias, ssm.x_proj.weight, ssm.dt_weight, ssm.dt_bias),
-            *(ssm.A_log, ssm.D, self.out_proj.weight, state.conv, state.ssm),
+            *(x, in_weight, ssm.conv_weight, ssm.conv_bias, x_weight, ssm.dt_weight, ssm.dt_bias),
+            *(ssm.A_log, ssm.D, out_weight, state.conv, state.ssm),
         )
         return y, SelectiveState(conv_state, ssm_state)
 

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ssmbio.mixers.linear_weights import weight_of
 from ssmbio.mixers.selective_inner import selective_inner
 from ssmbio.mixers.settings import check_dt, check_positive, check_whole
 
@@ -96,7 +97,7 @@ class SelectiveSSM(nn.Module):
         """x, z (B, L, D) → y (B, L, D), gated by silu(z) unless z is None; and the state after the last position."""
         conv_state, ssm_state = state if state is not None else (None, None)
         y, conv_state, ssm_state = selective_inner(
-            *(x, z, self.conv_weight, self.conv_bias, self.x_proj.weight, self.dt_weight, self.dt_bias),
+            *(x, z, self.conv_weight, self.conv_bias, weight_of(self.x_proj, "x_proj"), self.dt_weight, self.dt_bias),
             *(self.A_log, self.D, conv_state, ssm_state, cu_seqlens, reverse),
         )
         return y, SelectiveState(conv_state, ssm_state)
