@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import pickle
 import struct
@@ -51,7 +52,9 @@ def read_checkpoint(path: str | Path, *tasks: str) -> dict[str, Any]:
         raise UserError("no such checkpoint", where=path, mend="give ckpt=<run folder>/checkpoints/best.ckpt")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except _UNREADABLE as error:
+    except (*_UNREADABLE, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # that is what a part of a file leads to
+            raise
         raise UserError(
             "not a checkpoint, or damaged", where=path, mend="give a .ckpt file that ssmbio.train wrote"
         ) from error

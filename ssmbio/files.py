@@ -91,6 +91,17 @@ def new_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def make_folder(path: Path) -> bool:
+    """Makes a folder; False where there is something of that name. Raises UserError as `new_file`."""
+    with _disk_faults(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.mkdir()
+        except FileExistsError:
+            return False
+    return True
+
+
 @contextmanager
 def _disk_faults(path: Path) -> Iterator[None]:
     """Turn what a disk can do wrong into one line; other errors pass."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterable
+from contextlib import suppress
+from itertools import chain, count
 from pathlib import Path
 from typing import cast
 
@@ -12,30 +15,57 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from ssmbio.errors import UserError
-from ssmbio.files import whole_file
+from ssmbio.files import make_folder, whole_file
 
 # Where the first process tells those that it starts for other devices which folder is theirs: their clocks differ.
 _SHARED = "SSMBIO_RUN_DIR"
+
+_made: list[Path] = []  # by this process for its last run: its folder, and those above it
 
 
 def claim_run_dir(config: DictConfig) -> Path:
     """Fix `run_dir` for this run (its default holds the time); each job of a sweep gets a folder of its own.
 
     Raises:
-        UserError: the folder holds a run already, and this one does not go on with it.
+        UserError: none is named, or the folder holds a run already, and this one does not go on with it.
     """
-    run_dir = Path(os.environ[_SHARED]) if "LOCAL_RANK" in os.environ and _SHARED in os.environ else None
-    if run_dir is None:
-        run_dir = Path(str(config.run_dir))
-        hydra = HydraConfig.get()
-        if hydra.mode == RunMode.MULTIRUN:
-            run_dir = run_dir / str(hydra.job.num)
-        if not goes_on(config.ckpt, run_dir):
-            refuse_run(run_dir, "choose another run_dir, or add ckpt=last to go on with it")
-        os.environ[_SHARED] = str(run_dir)
+    if not config.run_dir:
+        raise UserError("run_dir is empty", mend="name a folder, or leave run_dir out")
+    # Lightning leaves LOCAL_RANK=0 in the first process, for the next job of a sweep to find.
+    first = os.environ.get("LOCAL_RANK", "0") == "0"
+    started = not first and _SHARED in os.environ
+    run_dir = Path(os.environ[_SHARED] if started else str(config.run_dir))
+    hydra = HydraConfig.get()
+    if first and hydra.mode == RunMode.RUN and not _is_named(hydra.overrides.task):
+        run_dir = _new_folder(run_dir)
+    os.environ[_SHARED] = str(run_dir)
+    if hydra.mode == RunMode.MULTIRUN:
+        run_dir = run_dir / str(hydra.job.num)
+    if not started and not goes_on(config.ckpt, run_dir):
+        refuse_run(run_dir, "choose another run_dir, or add ckpt=last to go on with it")
     with open_dict(config):
         config.run_dir = str(run_dir)
     return run_dir
+
+
+def _is_named(overrides: Iterable[str]) -> bool:
+    return any(text.lstrip("+").startswith("run_dir=") for text in overrides)
+
+
+def _new_folder(run_dir: Path) -> Path:
+    """`run_dir`, made, or with a number after its name: other runs may start within the same second."""
+    missing = [parent for parent in run_dir.parents if not parent.exists()]
+    names = (run_dir.with_name(f"{run_dir.name}_{number}") for number in count(2))
+    made = next(path for path in chain([run_dir], names) if make_folder(path))
+    _made[:] = [made, *missing]
+    return made
+
+
+def remove_unused() -> None:
+    """Removes what `claim_run_dir` made for a run that has not begun; what holds something stays."""
+    for path in _made:
+        with suppress(OSError):
+            path.rmdir()
 
 
 def goes_on(ckpt: object, run_dir: Path) -> bool:
@@ -66,7 +96,7 @@ def with_saved_overrides(arguments: list[str]) -> list[str]:
     if "ckpt" not in given or "task" in given or "run_dir" not in given or not saved.is_file():
         return arguments
     before: list[str] = OmegaConf.to_container(OmegaConf.load(saved)).get("overrides", [])  # type: ignore[union-attr]
-    return [text for text in before if text.lstrip("+~").split("=")[0] not in given] + arguments
+    return [text for text in before if _key(text) not in given] + arguments
 
 
 def resumed_config(config: DictConfig) -> DictConfig:
@@ -84,15 +114,22 @@ def resumed_config(config: DictConfig) -> DictConfig:
         raise UserError("no such file, so there is no run to resume", where=saved_at, mend="give the run's run_dir=…")
     saved = cast(DictConfig, OmegaConf.load(saved_at))
     before: list[str] = list(saved.pop("overrides", []))
-    added = [text for text in HydraConfig.get().overrides.task if text not in before and "=" in text]
+    last = {_key(text): text for text in before}  # of a setting that was given twice
+    added = [text for text in HydraConfig.get().overrides.task if last.get(_key(text)) != text]
     groups = HydraConfig.get().runtime.choices
     for text in added:
-        name = text.lstrip("+~").split("=")[0]
+        if "=" not in text:
+            raise UserError(f"{text} would change a run that has begun", mend="resume without it, or start a new run")
+        name = _key(text)
         if name in groups or name.startswith("optimizer."):  # its state holds the settings it was made with
             raise UserError(f"{text} would change a run that has begun", mend="resume without it, or start a new run")
     resumed = OmegaConf.merge(saved, OmegaConf.from_dotlist([text.lstrip("+") for text in added]))
     assert isinstance(resumed, DictConfig)
     return resumed
+
+
+def _key(override: str) -> str:
+    return override.lstrip("+~").split("=")[0]
 
 
 def resume_path(config: DictConfig, run_dir: Path) -> Path | None:

@@ -19,9 +19,18 @@ from ssmbio.errors import UserError
 from ssmbio.evaluation import run_test
 from ssmbio.kinds import EXAMPLES, kind_of_data, unit_of_data
 from ssmbio.pipelines import DnaClassify, Pipeline
-from ssmbio.run_folder import claim_run_dir, resume_path, resumed_config, save_config, with_saved_overrides
+from ssmbio.run_folder import (
+    claim_run_dir,
+    refuse_run,
+    remove_unused,
+    resume_path,
+    resumed_config,
+    save_config,
+    with_saved_overrides,
+)
 from ssmbio.training.pictures import learning_curves
 from ssmbio.training.results import count_parameters, print_metrics, write_metrics
+from ssmbio.training.schedule import training_steps
 from ssmbio.training.setup import (
     build_callbacks,
     build_enabled,
@@ -41,8 +50,15 @@ def train(config: DictConfig) -> float | None:
     check_data(config)
     cli.require_values(config)
     run_dir = claim_run_dir(config)
-    resume = resume_path(config, run_dir)
+    try:
+        return run(config, run_dir, resume_path(config, run_dir))
+    except BaseException:
+        remove_unused()
+        raise
 
+
+def run(config: DictConfig, run_dir: Path, resume: Path | None) -> float | None:
+    """The training itself, in the folder that is its own."""
     cli.seed_run(config.seed)
     throughput = Throughput()
     backbone = instantiate(config.model)  # first: what is wrong in its settings need not wait for the data
@@ -56,6 +72,8 @@ def train(config: DictConfig) -> float | None:
 
     # Everything that could be wrong has been looked at: from here on there is a run.
     if trainer.is_global_zero:
+        if resume is None:
+            refuse_run(run_dir, "another run took it in the meantime: choose another run_dir")
         save_config(config, run_dir)
     with keyboard_may_stop(trainer):
         trainer.fit(pipeline, datamodule=datamodule, ckpt_path=resume, weights_only=True)
@@ -95,6 +113,7 @@ def prepare(
     with cli.faults_of("trainer"):
         trainer = build_trainer(config, [*callbacks, throughput], loggers)
     check_validation(trainer, len(loader))
+    training_steps(trainer, len(loader))
     if resume is not None:
         behind = check_resume(pipeline, resume, {**loader.sampler.settings(), "devices": trainer.world_size})
         check_not_over(Path(str(config.run_dir)), trainer, *behind)

@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from audio_commands import expect_one_line, inside, run
 
 from ssmbio.pipelines import DnaClassify
@@ -24,6 +25,12 @@ FAULTS = {
     "but an epoch has 5 batches": (*NEW, "trainer.val_check_interval=1000"),
     "trainer.accumulate_grad_batches=0": (*NEW, "trainer.accumulate_grad_batches=0"),
     "trainer.check_val_every_n_epoch=0": (*NEW, "trainer.check_val_every_n_epoch=0"),
+    "trainer.max_epochs=abc is not a whole number": (*NEW, "trainer.max_epochs=abc"),
+    "trainer.max_epochs=2.5 is not": (*NEW, "trainer.max_epochs=2.5"),
+    "the length of the run is not set": (*NEW, "trainer.max_epochs=-1"),
+    "run_dir is empty": ("train", *TINY, "run_dir="),
+    "~callbacks.early_stopping would change a run": (*GO_ON, "trainer.max_epochs=2", "~callbacks.early_stopping"),
+    "cut.ckpt: not a checkpoint, or damaged": ("evaluate", "ckpt=cut.ckpt", "run_dir=new"),
     "callbacks: `mode` can be min, max but got maximum": (*NEW, "callbacks.mode=maximum"),
     "callbacks: Invalid value for every_n_train_steps": (*NEW, "callbacks.last.every_n_train_steps=-5"),
     "table.csv: not a checkpoint, or damaged": (*NEW, "ckpt=table.csv"),
@@ -52,6 +59,8 @@ def trained(tmp_path_factory):
         Path("table.csv").write_text(TABLE)
         assert run("train", *TINY, "run_dir=run")[0] == 0
         shutil.copytree("run", "other")
+        whole = Path("run/checkpoints/best.ckpt").read_bytes()
+        Path("cut.ckpt").write_bytes(whole[: len(whole) // 2])
     return folder
 
 
@@ -77,6 +86,26 @@ def test_training_without_a_test_ends_as_any_other(copied):
     assert run("train", *TINY, "trainer.limit_test_batches=0", "run_dir=new")[0] == 0
     assert Path("new/metrics.json").exists()
     assert not Path("new/test_predictions.tsv").exists()
+
+
+def test_a_setting_given_twice_can_be_set_back_on_resuming(copied):
+    assert run("train", "trainer.max_epochs=2", *TINY, "run_dir=new")[0] == 0  # the later one counts, 1
+    assert epochs("new") == 1
+    assert run("train", "ckpt=last", "run_dir=new", "trainer.max_epochs=2")[0] == 0
+    assert epochs("new") == 2
+
+
+def epochs(run_dir: str) -> int:
+    return torch.load(f"{run_dir}/checkpoints/last.ckpt", weights_only=True)["epoch"] + 1
+
+
+def test_without_checkpoints_a_run_writes_none(copied):
+    before = set(contents())
+    off = [f"callbacks.{name}.enabled=false" for name in ("best", "last", "last_of_epoch")]
+    off += [f"logger.{name}.enabled=false" for name in ("csv", "tensorboard")]
+    assert run("train", *TINY, *off, "run_dir=new")[0] == 0
+    assert {path.parts[0] for path in set(contents()) - before} == {"new"}
+    assert not list(Path("new").rglob("*.ckpt"))
 
 
 @pytest.mark.parametrize("folder", ["new", "run"])

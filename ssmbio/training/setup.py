@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from hydra.utils import instantiate
 from lightning.pytorch import Callback, Trainer
-from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ProgressBar
+from lightning.pytorch.callbacks import EarlyStopping, LearningRateMonitor, ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import Logger
 from omegaconf import DictConfig, OmegaConf
 
 from ssmbio.data.labelled import is_whole
 from ssmbio.data.nearest import instead_of
 from ssmbio.errors import UserError
+from ssmbio.training.run_checkpoint import WholeFiles
 
 
 def build_enabled(nodes: DictConfig | None) -> list[Any]:
@@ -109,5 +110,12 @@ def build_trainer(config: DictConfig, callbacks: list[Callback], loggers: list[L
         value = settings.get(name)
         if value is not None and not is_whole(value, 1):
             raise UserError(f"trainer.{name}={value} is not a whole number", mend="give 1 or more")
+    for name in ("max_epochs", "max_steps"):
+        value = settings.get(name)
+        if value not in (None, -1) and not is_whole(value, 0):
+            raise UserError(f"trainer.{name}={value} is not a whole number", mend="give 0 or more, or -1 for no limit")
+    # Lightning would add a checkpoint of its own, in the folder that the command was given in.
+    settings["enable_checkpointing"] = any(isinstance(callback, ModelCheckpoint) for callback in callbacks)
+    settings["plugins"] = [*(settings.get("plugins") or []), WholeFiles()]
     settings["enable_progress_bar"] = any(isinstance(callback, ProgressBar) for callback in callbacks)
     return instantiate(settings, callbacks=callbacks, logger=loggers or False)
