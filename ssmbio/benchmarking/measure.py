@@ -76,7 +76,7 @@ def _try(name: str, made: Workload | str, passes: str, device: str) -> Trial:
 
 
 def _timed(trials: dict[str, Trial], device: str, repeats: int, seconds: float, cold: bool) -> dict[str, list[float]]:
-    """Times of those that run, by name; when memory does not hold the inputs of all of them, of ours alone."""
+    """Times of those that run, by name; when memory does not hold the inputs of all, of ours alone if it is one."""
     calls = {name: trial.call for name, trial in trials.items() if trial.call is not None}
     if not calls:
         return {}

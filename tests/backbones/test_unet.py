@@ -8,42 +8,19 @@ import pytest
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
+from unet_cases import CAUSAL, D_MODEL, MAMBA_4, S4_4, S4D_4, make, random
 
 from ssmbio.backbones import UNet
 from ssmbio.backbones.stack import Block
 from ssmbio.mixers import S4, S4D, BiMamba, Mamba
 
-D_MODEL = 6
 EXACT = {"rtol": 0, "atol": 1e-10}
-S4D_4, S4_4, MAMBA_4 = partial(S4D, d_state=4), partial(S4, d_state=4), partial(Mamba, d_state=4)
-CAUSAL = {
-    "s4d": {"mixer": S4D_4},
-    "mamba": {"mixer": MAMBA_4},
-    "s4": {"mixer": S4_4},
-    "mixture": {"mixers": {"outer": S4D_4, "middle": S4_4, "centre": MAMBA_4}},
-    "one_pool": {"mixers": {"outer": S4D_4, "centre": MAMBA_4}, "pool": [4]},
-    "three_pools": {"mixer": S4D_4, "pool": [4, 4, 2]},
-    "odd_pools": {"mixer": S4D_4, "pool": [3, 2], "expand": 3, "ff": 0},
-}
 BIDIRECTIONAL = {
     "s4d_both": {"mixer": partial(S4D, d_state=4, bidirectional=True)},
     "bimamba": {"mixer": partial(BiMamba, d_state=4)},
     "mixture": {"mixer": S4D_4, "mixers": {"centre": partial(BiMamba, d_state=4)}},
 }
 BOTH_FORMS = pytest.mark.parametrize("unet", [False, True], ids=["plain", "unet"])
-
-
-def make(unet: bool, settings: dict, seed: int = 0) -> UNet:
-    torch.manual_seed(seed)
-    net = UNet(D_MODEL, 2, unet=unet, **settings).double()
-    with torch.no_grad():
-        for parameter in net.parameters():
-            parameter += 0.1 * torch.randn_like(parameter)  # biases at 0 and gains at 1 hide mistakes
-    return net
-
-
-def random(*shape: int) -> Tensor:
-    return torch.randn(*shape, dtype=torch.float64)
 
 
 def start(net: UNet, batch_size: int):
@@ -320,46 +297,3 @@ def test_widths_and_stages_follow_the_pools():
         "up_0": (S4D, 8),
     }
     assert net.period == 8
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"pool": []}, r"pool must be a list of numbers from 2 up"),
-        ({"pool": 4}, r"pool must be a list of numbers from 2 up"),
-        ({"pool": [4, 1]}, r"got \[4, 1\]"),
-        ({"n_layers": 0}, "at least 1"),
-        ({"ff": -1}, "ff must be"),
-        ({"mixer": None}, "the outer stage has no mixer"),
-        ({"mixer": None, "mixers": {"outer": S4D_4, "centre": S4D_4}}, "the middle stage has no mixer"),
-        ({"mixers": {"center": S4D_4}}, "no stage center; the stages are outer, middle, centre"),
-        ({"mixers": dict.fromkeys(("outer", "middle", "centre"), S4D_4)}, "mixer would have no effect"),
-    ],
-)
-def test_settings_that_make_no_sense_are_named(settings, message):
-    with pytest.raises(ValueError, match=message):
-        UNet(**{"d_model": 4, "n_layers": 1, "mixer": S4D_4} | settings)
-
-
-def test_a_state_and_packed_sequences_exclude_each_other():
-    net = make(False, CAUSAL["s4d"])
-    _, states = net(random(1, 16, D_MODEL))
-    with pytest.raises(ValueError, match="leave out states or cu_seqlens"):
-        net(random(1, 16, D_MODEL), states, torch.tensor([0, 4, 16], dtype=torch.int32))
-
-
-@pytest.mark.parametrize("unet", [False, True])
-@pytest.mark.parametrize(
-    ("offsets", "message"),
-    [
-        (torch.tensor([0, 4, 8]), "cu_seqlens must be int32"),
-        (torch.tensor([0, 4, 8], dtype=torch.int32), "row's length 16; got 0 and 8"),
-        (torch.tensor([0, 4, 20], dtype=torch.int32), "row's length 16; got 0 and 20"),
-        (torch.tensor([0, 6, 4, 16], dtype=torch.int32), "sequence 1 has length -2"),
-        (torch.tensor([[0, 16]], dtype=torch.int32), r"cu_seqlens must be \(S \+ 1,\)"),
-        ([0, 16], "cu_seqlens must be a tensor"),
-    ],
-)
-def test_offsets_that_make_no_sense_are_named(unet, offsets, message):
-    with pytest.raises((ValueError, TypeError), match=message):
-        make(unet, CAUSAL["s4d"])(random(1, 16, D_MODEL), cu_seqlens=offsets)

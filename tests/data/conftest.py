@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent))  # audio_data_cases.py, audio_file_cases.py
+sys.path.append(str(Path(__file__).parent))  # the *_cases.py beside
 
 from audio_data_cases import TEST, TRAIN, wave_of, write
 
